@@ -1,0 +1,20 @@
+//! What a net is, what it costs, and how it becomes ONNX or a tch module.
+//!
+//! In reading order:
+//!
+//! 1. [`spec`]: a net as a graph of layers; the single truth that everything else lowers;
+//! 2. [`resnet`]: the CIFAR ResNet family, its widths and depths (ALGORITHM 1.1, 1.2);
+//! 3. [`layer`]: one layer as a net of its own, the unit that a device is profiled with;
+//! 4. [`cost`]: multiply-adds and parameters;
+//! 5. [`weights`]: named tensors, between training and export;
+//! 6. [`onnx`]: lowering to ONNX, with trained weights or with seeded ones of a few bytes;
+//! 7. [`torch`] (feature `torch`): lowering to tch.
+
+pub mod cost;
+pub mod layer;
+pub mod onnx;
+pub mod resnet;
+pub mod spec;
+#[cfg(feature = "torch")]
+pub mod torch;
+pub mod weights;
