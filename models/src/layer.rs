@@ -1,13 +1,13 @@
 //! One layer as a net of its own: the unit that a device is profiled with.
 //!
-//! A [`LayerKind`] is a layer less its channels; latency models are fitted per kind. A whole net's
-//! latency is estimated as the sum over [`layers`].
+//! A [`LayerKind`] is a layer less its channels. A [`LayerType`] is a layer's role in its family: the
+//! paper fits one latency curve per type. A whole net's latency is estimated as the sum over [`layers`].
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::resnet::ConvNet;
+use crate::resnet::{ConvNet, Family};
 use crate::spec::{FeatureMap, Net, Op, SpecError};
 
 /// A layer less its channels.
@@ -120,32 +120,96 @@ impl Layer {
     }
 }
 
+/// A layer's role in its family (ALGORITHM 1.5: one fitted f per layer type).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum LayerType {
+    /// The first convolution.
+    Stem,
+    /// A 3x3 convolution of a stage, numbered from 0; stride 2 leads into the stage.
+    Conv {
+        /// The stage.
+        stage: usize,
+        /// Stride.
+        stride: u32,
+    },
+    /// A 1x1 shortcut of a stage, numbered from 0.
+    Shortcut {
+        /// The stage.
+        stage: usize,
+        /// Stride.
+        stride: u32,
+    },
+    /// Pooling and the fully connected layer.
+    Head,
+}
+
+impl fmt::Display for LayerType {
+    /// `stem`, `stage2.conv/2`, `stage2.shortcut/1`, `head`; stages count from 1 as in weight paths.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stem => f.write_str("stem"),
+            Self::Conv { stage, stride } => write!(f, "stage{}.conv/{stride}", stage + 1),
+            Self::Shortcut { stage, stride } => write!(f, "stage{}.shortcut/{stride}", stage + 1),
+            Self::Head => f.write_str("head"),
+        }
+    }
+}
+
+/// Every layer type of a family with the layer of base widths that stands for it, in the net's order.
+#[must_use]
+pub fn types(family: &Family) -> Vec<(LayerType, Layer)> {
+    let mut side = family.input.height;
+    let mut cin = family.stem;
+    let mut list = vec![(LayerType::Stem, conv3(side, 1, family.input.channels, family.stem))];
+    for (stage, shape) in family.stages.iter().enumerate() {
+        let width = shape.width;
+        if shape.stride == 2 {
+            let kind = LayerKind::Shortcut { stride: 2, side };
+            list.push((LayerType::Conv { stage, stride: 2 }, conv3(side, 2, cin, width)));
+            list.push((LayerType::Shortcut { stage, stride: 2 }, Layer { kind, cin, cout: width }));
+        }
+        side /= shape.stride;
+        let kind = LayerKind::Shortcut { stride: 1, side };
+        list.push((LayerType::Conv { stage, stride: 1 }, conv3(side, 1, width, width)));
+        list.push((LayerType::Shortcut { stage, stride: 1 }, Layer { kind, cin: width, cout: width }));
+        cin = width;
+    }
+    list.push((LayerType::Head, Layer { kind: LayerKind::Head { side }, cin, cout: family.classes }));
+    list
+}
+
 /// The layers whose latencies add up to the net's, in execution order: stem; of each block a, b and
 /// its shortcut if it computes anything; head. The sums and their ReLUs are part of no layer.
 ///
 /// # Errors
 /// [`SpecError`] where the net is no member of its family.
-pub fn layers(net: &ConvNet) -> Result<Vec<Layer>, SpecError> {
+pub fn layers(net: &ConvNet) -> Result<Vec<(LayerType, Layer)>, SpecError> {
     net.net()?;
     let family = &net.family;
     let mut side = family.input.height;
-    let conv3 = |side, stride, cin, cout| Layer { kind: LayerKind::Conv { kernel: 3, stride, side }, cin, cout };
-    let mut list = vec![conv3(side, 1, family.input.channels, net.stem)];
+    let mut list = vec![(LayerType::Stem, conv3(side, 1, family.input.channels, net.stem))];
     let mut cin = net.stem;
-    for (blocks, stage) in net.stages.iter().zip(&family.stages) {
+    for (stage, (blocks, shape)) in net.stages.iter().zip(&family.stages).enumerate() {
         for (b, widths) in blocks.iter().enumerate() {
-            let stride = if b == 0 { stage.stride } else { 1 };
-            list.push(conv3(side, stride, cin, widths.a));
-            list.push(conv3(side / stride, 1, widths.a, widths.b));
+            let stride = if b == 0 { shape.stride } else { 1 };
+            list.push((LayerType::Conv { stage, stride }, conv3(side, stride, cin, widths.a)));
+            let second = conv3(side / stride, 1, widths.a, widths.b);
+            list.push((LayerType::Conv { stage, stride: 1 }, second));
             if stride == 2 || cin != widths.b {
-                list.push(Layer { kind: LayerKind::Shortcut { stride, side }, cin, cout: widths.b });
+                let kind = LayerKind::Shortcut { stride, side };
+                list.push((LayerType::Shortcut { stage, stride }, Layer { kind, cin, cout: widths.b }));
             }
             side /= stride;
             cin = widths.b;
         }
     }
-    list.push(Layer { kind: LayerKind::Head { side }, cin, cout: family.classes });
+    list.push((LayerType::Head, Layer { kind: LayerKind::Head { side }, cin, cout: family.classes }));
     Ok(list)
+}
+
+const fn conv3(side: u32, stride: u32, cin: u32, cout: u32) -> Layer {
+    Layer { kind: LayerKind::Conv { kernel: 3, stride, side }, cin, cout }
 }
 
 #[cfg(test)]
@@ -157,7 +221,7 @@ mod tests {
     #[test]
     fn layers_cost_what_the_whole_net_costs() {
         let net = Family::cifar_resnet(20, 10).unwrap().base();
-        let sum: u64 = layers(&net).unwrap().iter().map(|layer| macs(&layer.net()).unwrap()).sum();
+        let sum: u64 = layers(&net).unwrap().iter().map(|(_, layer)| macs(&layer.net()).unwrap()).sum();
         assert_eq!(sum, macs(&net.net().unwrap()).unwrap());
     }
 

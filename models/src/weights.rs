@@ -35,7 +35,8 @@ pub type Weights = BTreeMap<String, Tensor>;
 pub fn tensors(net: &Net) -> Vec<(String, Vec<u32>)> {
     let mut list = Vec::new();
     for node in &net.nodes {
-        let mut own = |what: &str, shape: &[u32]| list.push((format!("{}.{what}", node.name), shape.to_vec()));
+        let mut own =
+            |what: &str, shape: &[u32]| list.push((format!("{}.{what}", node.name), shape.to_vec()));
         match node.op {
             Op::Conv { cin, cout, kernel, .. } => own("weight", &[cout, cin, kernel, kernel]),
             Op::BatchNorm { channels } => {

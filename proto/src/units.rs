@@ -7,7 +7,9 @@ use postcard_schema::Schema;
 use serde::{Deserialize, Serialize};
 
 /// A duration in whole nanoseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Schema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Schema,
+)]
 pub struct Nanos(pub u64);
 
 impl Nanos {
@@ -73,7 +75,9 @@ impl fmt::Display for Nanos {
 }
 
 /// A size in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Schema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, Schema,
+)]
 pub struct Bytes(pub u64);
 
 impl Bytes {
