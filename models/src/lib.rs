@@ -8,10 +8,12 @@
 //! 4. [`cost`]: multiply-adds and parameters;
 //! 5. [`weights`]: named tensors, between training and export;
 //! 6. [`onnx`]: lowering to ONNX, with trained weights or with seeded ones of a few bytes;
-//! 7. [`torch`] (feature `torch`): lowering to tch.
+//! 7. [`model_file`]: a user's own ONNX file made ready to measure;
+//! 8. [`torch`] (feature `torch`): lowering to tch.
 
 pub mod cost;
 pub mod layer;
+pub mod model_file;
 pub mod onnx;
 pub mod resnet;
 pub mod spec;

@@ -1,0 +1,85 @@
+//! Sending content: once, in chunks, under its digest.
+
+use hanas_proto::Digest;
+use hanas_proto::endpoints::{ToAgent, ToHost};
+
+use super::LinkError;
+use super::session::{Heard, Session};
+
+/// Bytes of a chunk message that are not content: variant, id, offset and length as varints.
+const CHUNK_OVERHEAD: usize = 32;
+
+/// A window without an answer for this long is sent again.
+const WINDOW_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+
+impl Session {
+    /// Makes the agent hold `content`; sends only what it lacks.
+    ///
+    /// # Errors
+    /// [`LinkError::Fault`] where it is larger than the agent takes, or a failing link.
+    pub fn upload(&mut self, content: &[u8]) -> Result<Digest, LinkError> {
+        let digest = Digest(*blake3::hash(content).as_bytes());
+        let size = content.len() as u64;
+        let id = self.id();
+        let open = ToAgent::BlobOpen { id, digest, size };
+        let mut held = self.ask(id, &open, holding(id))?;
+        let limits = self.limits();
+        let chunk = self.url.chunk_bytes().min(limits.max_frame - CHUNK_OVERHEAD);
+        let ahead = chunk as u64 * u64::from(limits.window);
+        let mut sent = held;
+        while held < size {
+            while sent < size && sent < held + ahead {
+                let end = (sent as usize + chunk).min(content.len());
+                let data = &content[sent as usize..end];
+                self.send(&ToAgent::BlobChunk { id, offset: sent, data })?;
+                sent = end as u64;
+            }
+            match self.hear(WINDOW_WAIT, with_faults(id)) {
+                // An answer behind what is held already is an old one; one that does not move after all
+                // was sent says that a chunk was lost.
+                Ok(Some(Heard::Answer(now))) if now > held => held = now,
+                Ok(Some(Heard::Answer(now))) if sent > now && now == held => sent = self.settle(id, now)?,
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    held = self.ask(id, &open, holding(id))?;
+                    sent = held;
+                }
+                Err(LinkError::Gone { reason, .. }) => {
+                    self.reconnect(&reason)?;
+                    held = self.ask(id, &open, holding(id))?;
+                    sent = held;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(digest)
+    }
+
+    /// After a loss: lets the answers to chunks in flight pass, then returns where to go on.
+    fn settle(&mut self, id: u32, held: u64) -> Result<u64, LinkError> {
+        let mut latest = held;
+        while let Some(heard) = self.hear(std::time::Duration::from_millis(20), with_faults(id))? {
+            if let Heard::Answer(now) = heard {
+                latest = latest.max(now);
+            }
+        }
+        Ok(latest)
+    }
+}
+
+fn holding(id: u32) -> impl FnMut(ToHost<'_>) -> Result<Heard<u64>, LinkError> {
+    move |message| match message {
+        ToHost::BlobHeld { id: got, held } if got == id => Ok(Heard::Answer(held)),
+        _ => Ok(Heard::Other),
+    }
+}
+
+fn with_faults(id: u32) -> impl FnMut(ToHost<'_>) -> Result<Heard<u64>, LinkError> {
+    let mut holding = holding(id);
+    move |message| match message {
+        ToHost::Fault { id: got, code, text } if got == id => {
+            Err(LinkError::Fault { code, text: text.to_owned() })
+        }
+        other => holding(other),
+    }
+}

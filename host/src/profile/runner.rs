@@ -1,0 +1,237 @@
+//! Loads candidates in sets, times them interleaved, goes on after a dead worker.
+
+use std::ops::ControlFlow;
+
+use hanas_proto::Nanos;
+use hanas_proto::measure::{LoadOptions, RoundContext};
+
+use super::ProfileError;
+use super::candidates::Candidate;
+use super::sampling::Sampling;
+use crate::link::measuring::{Event, Outcome, Plan};
+use crate::link::session::{LoadedModel, blames_the_model};
+use crate::link::{LinkError, Session};
+
+/// How often an agent may be started anew under one profile before it is given up.
+const MAX_RESTARTS: u32 = 3;
+
+/// What the runner tells while it works. Candidates are named by their place in the given list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A candidate is ready.
+    Loaded {
+        /// Which.
+        candidate: usize,
+        /// What the device says of it.
+        model: LoadedModel,
+    },
+    /// A visit's timed runs. `serial` numbers the rounds of the whole profile.
+    Visit {
+        /// Which.
+        candidate: usize,
+        /// Round of the whole profile.
+        serial: u32,
+        /// The runs.
+        runs: Vec<Nanos>,
+    },
+    /// One run's operators.
+    Operators {
+        /// Which.
+        candidate: usize,
+        /// One time an operator, in execution order.
+        times: Vec<Nanos>,
+    },
+    /// A round is over: a good moment to make safe what came before.
+    Context {
+        /// Round of the whole profile.
+        serial: u32,
+        /// Its circumstances.
+        context: RoundContext,
+    },
+    /// A candidate cannot be measured on this device; the others go on.
+    Failed {
+        /// Which.
+        candidate: usize,
+        /// Why, in the agent's words.
+        reason: String,
+    },
+}
+
+/// How a profile ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All that could be measured is.
+    Completed,
+    /// The taker of notes stopped it; what was taken is good.
+    Stopped,
+}
+
+/// Takes notes; [`ControlFlow::Break`] stops the profile after the run in flight.
+pub type TakeNote<'a> = dyn FnMut(Note) -> Result<ControlFlow<()>, ProfileError> + 'a;
+
+/// Measures every candidate that has fewer than the wanted samples; `have[i]` is what candidate `i` has.
+///
+/// # Errors
+/// [`ProfileError`] where the link cannot be mended or `take` fails. What was noted before stands.
+pub fn run(
+    session: &mut Session,
+    candidates: &[Candidate],
+    have: &[u32],
+    sampling: &Sampling,
+    options: LoadOptions,
+    take: &mut TakeNote<'_>,
+) -> Result<Ended, ProfileError> {
+    let mut state = State {
+        candidates,
+        sampling,
+        options,
+        left: have.iter().map(|&have| sampling.rounds_left(have)).collect(),
+        serial: 0,
+        restarts: 0,
+    };
+    let wanted: Vec<usize> = (0..candidates.len()).filter(|&i| state.left[i] > 0).collect();
+    let set_size = usize::from(sampling.set_size.min(session.limits().slots).max(1));
+    for set in wanted.chunks(set_size) {
+        if state.set(session, set, take)? == Ended::Stopped {
+            return Ok(Ended::Stopped);
+        }
+    }
+    Ok(Ended::Completed)
+}
+
+struct State<'a> {
+    candidates: &'a [Candidate],
+    sampling: &'a Sampling,
+    options: LoadOptions,
+    /// Rounds that each candidate still needs; none for one that failed.
+    left: Vec<u16>,
+    /// Rounds so far, over all jobs.
+    serial: u32,
+    restarts: u32,
+}
+
+impl State<'_> {
+    /// Measures one set to the end, loading it anew as often as the worker dies.
+    fn set(
+        &mut self,
+        session: &mut Session,
+        set: &[usize],
+        take: &mut TakeNote<'_>,
+    ) -> Result<Ended, ProfileError> {
+        let mut first_load = true;
+        loop {
+            match self.load_and_measure(session, set, first_load, take) {
+                Ok(Some(ended)) => return Ok(ended),
+                Ok(None) => {}
+                Err(ProfileError::Link(LinkError::Restarted { .. })) if self.restarts < MAX_RESTARTS => {
+                    self.restarts += 1;
+                }
+                Err(error) => return Err(error),
+            }
+            first_load = false;
+        }
+    }
+
+    /// `None`: the slots are gone and the set must be loaded again.
+    fn load_and_measure(
+        &mut self,
+        session: &mut Session,
+        set: &[usize],
+        tell: bool,
+        take: &mut TakeNote<'_>,
+    ) -> Result<Option<Ended>, ProfileError> {
+        session.clear()?;
+        for (slot, &candidate) in (0u16..).zip(set) {
+            if self.left[candidate] == 0 {
+                continue;
+            }
+            let loaded = session
+                .upload(&self.candidates[candidate].onnx)
+                .and_then(|digest| session.load(slot, digest, self.options));
+            match loaded {
+                Ok(model) if tell => {
+                    if take(Note::Loaded { candidate, model })?.is_break() {
+                        return Ok(Some(Ended::Stopped));
+                    }
+                }
+                Ok(_) => {}
+                Err(LinkError::Fault { code, text }) if blames_the_model(code) => {
+                    self.left[candidate] = 0;
+                    take(Note::Failed { candidate, reason: format!("{code}: {text}") })?;
+                    if code == hanas_proto::fault::FaultCode::WorkerDied {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.measure(session, set, take)
+    }
+
+    /// Runs jobs until no candidate of the set needs a round. Candidates that need fewer than the rest
+    /// drop out in between.
+    fn measure(
+        &mut self,
+        session: &mut Session,
+        set: &[usize],
+        take: &mut TakeNote<'_>,
+    ) -> Result<Option<Ended>, ProfileError> {
+        loop {
+            let active: Vec<u16> =
+                (0u16..).zip(set).filter(|(_, c)| self.left[**c] > 0).map(|(s, _)| s).collect();
+            let Some(rounds) = set.iter().map(|&c| self.left[c]).filter(|&left| left > 0).min() else {
+                return Ok(Some(Ended::Completed));
+            };
+            let plan = Plan {
+                slots: active.clone(),
+                rounds,
+                warmup: self.sampling.warmup,
+                runs: self.sampling.runs,
+                seed: self.sampling.seed.wrapping_add(u64::from(self.serial)),
+                visit_limit: self.sampling.visit_limit,
+            };
+            let serial = self.serial;
+            let mut over = 0;
+            let mut trouble = Ok(());
+            let outcome = session.measure(&plan, |event| {
+                let note = match event {
+                    Event::Visit { round, slot, runs } => Note::Visit {
+                        candidate: set[usize::from(slot)],
+                        serial: serial + u32::from(round),
+                        runs,
+                    },
+                    Event::Operators { slot, times, .. } => {
+                        Note::Operators { candidate: set[usize::from(slot)], times }
+                    }
+                    Event::Context { round, context } => {
+                        over = round + 1;
+                        Note::Context { serial: serial + u32::from(round), context }
+                    }
+                };
+                match take(note) {
+                    Ok(flow) => flow,
+                    Err(error) => {
+                        trouble = Err(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            });
+            self.serial += u32::from(rounds);
+            for &slot in &active {
+                let left = &mut self.left[set[usize::from(slot)]];
+                *left = left.saturating_sub(over);
+            }
+            trouble?;
+            match outcome? {
+                Outcome::Completed => {}
+                Outcome::Stopped => return Ok(Some(Ended::Stopped)),
+                Outcome::Faulted { code, slot, text } => {
+                    let candidate = set[usize::from(slot)];
+                    self.left[candidate] = 0;
+                    take(Note::Failed { candidate, reason: format!("{code}: {text}") })?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}
