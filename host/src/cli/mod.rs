@@ -1,1 +1,184 @@
-//! To come.
+//! The command line: arguments in, exit code out. One file per command; what they share is in
+//! [`context`] (store, device, task) and [`output`] (text, JSON, CSV).
+//!
+//! stdout is data, stderr is logs and progress. Exit codes: 0 ok, 1 failure, 2 usage, 3 device
+//! unreachable or timed out, 4 measured but not trustworthy, 5 protocol mismatch, 130 interrupted.
+
+mod bench;
+mod context;
+mod device;
+mod doctor;
+mod export_data;
+mod interrupt;
+mod nets;
+mod output;
+mod profile;
+mod progress;
+mod report;
+mod runs;
+mod sampling;
+#[cfg(feature = "torch")]
+mod search;
+mod shell;
+mod space;
+#[cfg(feature = "torch")]
+mod train;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::link::LinkError;
+pub use context::Global;
+
+/// Measure candidate layers on the board itself, build the search space out of what the board does
+/// fast, search in it, train, export, re-measure.
+#[derive(Debug, Parser)]
+#[command(name = "hanas", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Devices by name: add, list, ask, remove
+    #[command(subcommand)]
+    Device(device::Command),
+    /// What spoils a measurement or a link, and how to mend it
+    Doctor(doctor::Args),
+    /// Measure any ONNX file on a device
+    Bench(bench::Args),
+    /// Measure a task's candidate layers into the store; resumes
+    Profile(profile::Args),
+    /// The hardware-aware space: build, show, and how sure it is
+    #[command(subcommand)]
+    Space(space::Command),
+    /// Search a net for a device under a latency budget
+    #[cfg(feature = "torch")]
+    Search(search::Args),
+    /// Train a found net (distilled from its base net)
+    #[cfg(feature = "torch")]
+    Train(train::Args),
+    /// Write a trained net as ONNX
+    Export(runs::ExportArgs),
+    /// Measure a run's net on a device, and check its outputs there
+    Verify(verify::Args),
+    /// Pictures and tables of a task and its runs as one HTML page
+    Report(report::Args),
+    /// Raw samples as CSV or JSON
+    ExportData(export_data::Args),
+    /// Shell completions
+    Completions(shell::CompletionsArgs),
+    /// The manual page
+    Man,
+}
+
+/// A run that ended early because the user said so; exit code 130.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; {kept}")]
+struct Interrupted {
+    /// What is safe and how to go on.
+    kept: String,
+}
+
+/// A measurement that was made and is not to be trusted; exit code 4.
+#[derive(Debug, thiserror::Error)]
+#[error("measured, but {verdict}\n(go on all the same with --allow-noisy)")]
+struct NotTrustworthy {
+    verdict: String,
+}
+
+/// Arguments that clap cannot know to be wrong; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Parses the arguments, runs the command, prints what went wrong, once.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !is_closed_pipe(&error) {
+                eprintln!("hanas: {error:#}");
+            }
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Device(command) => device::run(global, command),
+        Command::Doctor(args) => doctor::run(global, &args),
+        Command::Bench(args) => bench::run(global, &args),
+        Command::Profile(args) => profile::run(global, &args),
+        Command::Space(command) => space::run(global, command),
+        #[cfg(feature = "torch")]
+        Command::Search(args) => search::run(global, &args),
+        #[cfg(feature = "torch")]
+        Command::Train(args) => train::run(global, &args),
+        Command::Export(args) => runs::export(global, &args),
+        Command::Verify(args) => verify::run(global, &args),
+        Command::Report(args) => report::run(global, &args),
+        Command::ExportData(args) => export_data::run(global, &args),
+        Command::Completions(args) => shell::completions(&args, &mut Cli::command()),
+        Command::Man => shell::man(&Cli::command()),
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let is = |of: &dyn Fn(&(dyn std::error::Error + 'static)) -> Option<u8>| error.chain().find_map(of);
+    is(&|cause| {
+        if let Some(link) = cause.downcast_ref::<LinkError>() {
+            return Some(link_code(link));
+        }
+        if cause.is::<Usage>() {
+            return Some(2);
+        }
+        if cause.is::<NotTrustworthy>() {
+            return Some(4);
+        }
+        cause.is::<Interrupted>().then_some(130)
+    })
+    .unwrap_or(1)
+}
+
+const fn link_code(error: &LinkError) -> u8 {
+    match error {
+        LinkError::Unreachable { .. }
+        | LinkError::NoAgent { .. }
+        | LinkError::Gone { .. }
+        | LinkError::Restarted { .. }
+        | LinkError::TimedOut { .. }
+        | LinkError::Busy { .. } => 3,
+        LinkError::Dialect { .. } | LinkError::NotPaired { .. } | LinkError::OutOfTurn { .. } => 5,
+        LinkError::Address { .. } => 2,
+        LinkError::Inventory { .. } | LinkError::Fault { .. } | LinkError::Frame(_) => 1,
+    }
+}
+
+/// Whether the reader of stdout went away (`hanas ... | head`): nothing to complain about.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

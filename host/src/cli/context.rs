@@ -1,0 +1,137 @@
+//! What commands share: the store, the device, the task, as the user named them.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::output::Format;
+use crate::link::inventory::{self, Inventory};
+use crate::link::session::Timeouts;
+use crate::link::{DeviceUrl, Session};
+use crate::store::{DeviceId, SampleQuery, Store};
+use crate::task::Task;
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The profile store, one SQLite file
+    #[arg(long, global = true, env = "HANAS_STORE", default_value = "hanas.sqlite", value_name = "FILE")]
+    pub store: PathBuf,
+    /// The device inventory [default: ./devices.toml, else in the user's configuration folder]
+    #[arg(long, global = true, env = "HANAS_DEVICES", value_name = "FILE")]
+    pub devices: Option<PathBuf>,
+    /// How stdout is written
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub format: Format,
+    /// No progress bars
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// Which device.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceArg {
+    /// A device's name in the inventory or its address (tcp://, serial://, unix://, exec:, local:)
+    #[arg(long, short, env = "HANAS_DEVICE", value_name = "DEVICE")]
+    pub device: String,
+    /// Seconds to wait while another session holds the device
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub queue_timeout: u64,
+}
+
+/// Which task.
+#[derive(Debug, Clone, Args)]
+pub struct TaskArg {
+    /// Net family and data: cifar10-resnet20, shapes10-resnet20, cifar100-resnet56 ...
+    #[arg(long, short, value_name = "TASK")]
+    pub task: Task,
+    /// Images a run
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub batch: u32,
+}
+
+impl Global {
+    /// Where the inventory lies.
+    pub fn inventory_path(&self) -> PathBuf {
+        self.devices.clone().unwrap_or_else(inventory::default_path)
+    }
+
+    /// The inventory.
+    pub fn inventory(&self) -> anyhow::Result<Inventory> {
+        Ok(Inventory::read(&self.inventory_path())?)
+    }
+
+    /// The address behind a name.
+    pub fn resolve(&self, device: &str) -> anyhow::Result<DeviceUrl> {
+        Ok(self.inventory()?.resolve(device)?)
+    }
+
+    /// A session with the device; tells on stderr while another session holds it.
+    pub fn connect(&self, device: &DeviceArg) -> anyhow::Result<Session> {
+        let timeouts =
+            Timeouts { queue: std::time::Duration::from_secs(device.queue_timeout), ..Timeouts::default() };
+        let mut session = Session::open(&self.resolve(&device.device)?, timeouts)?;
+        let name = device.device.clone();
+        let mut told = false;
+        session.when_queued(move |ahead| {
+            if !std::mem::replace(&mut told, true) {
+                eprintln!("{name} is in use; waiting for {ahead} session(s) to end");
+            }
+        });
+        Ok(session)
+    }
+
+    /// The store, made if it is not there.
+    pub fn store(&self) -> anyhow::Result<Store> {
+        if let Some(folder) = self.store.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        Ok(Store::open(&self.store)?)
+    }
+
+    /// The store, which must be there.
+    pub fn existing_store(&self) -> anyhow::Result<Store> {
+        Ok(Store::open_existing(&self.store)?)
+    }
+}
+
+/// A device as the store knows it, found without asking the device itself: the one that was profiled for
+/// the task last, or the one whose board, row number or address is named.
+pub fn stored_device(
+    store: &Store,
+    wanted: Option<&str>,
+    task: &Task,
+    batch: u32,
+) -> anyhow::Result<DeviceId> {
+    let sessions = store.sessions()?;
+    let profiled =
+        sessions.iter().rev().filter(|session| session.task == task.name && session.batch == batch);
+    let mut devices: Vec<DeviceId> = Vec::new();
+    for session in profiled {
+        if !devices.contains(&session.device) {
+            devices.push(session.device);
+        }
+    }
+    let Some(wanted) = wanted else {
+        return devices.first().copied().with_context(|| nothing_profiled(task, batch));
+    };
+    for id in devices.iter().copied() {
+        if let Some(device) = store.device(id)?
+            && (device.name == wanted || id.0.to_string() == wanted)
+        {
+            return Ok(id);
+        }
+    }
+    anyhow::bail!("{} (looked for a device named '{wanted}')", nothing_profiled(task, batch))
+}
+
+fn nothing_profiled(task: &Task, batch: u32) -> String {
+    let name = &task.name;
+    format!("no profile of {name} with batch {batch}; run `hanas profile --task {name} --batch {batch} --device ...` first")
+}
+
+/// The samples of a task on a device setting.
+pub fn query<'a>(device: DeviceId, task: &'a Task, batch: u32) -> SampleQuery<'a> {
+    SampleQuery { device, task: Some(&task.name), batch, only_trustworthy: false }
+}

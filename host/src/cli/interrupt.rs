@@ -1,0 +1,26 @@
+//! Ctrl-C as a value: the first asks the work to end, the second ends the program.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+static WATCHED: OnceLock<()> = OnceLock::new();
+
+/// Starts to watch for Ctrl-C and termination; the flag that then becomes true.
+pub fn watch() -> &'static AtomicBool {
+    WATCHED.get_or_init(|| {
+        // Without the handler Ctrl-C ends the program at once, and what is stored is safe all the same.
+        let _ = ctrlc::set_handler(|| {
+            if ASKED.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("\nending after the run in flight; once more to end at once");
+        });
+    });
+    &ASKED
+}
+
+/// Whether the user asked to end.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
