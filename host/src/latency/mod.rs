@@ -1,7 +1,71 @@
 //! Raw samples -> estimates with errors -> fitted latency models.
 //!
+//! - [`estimate`]: a model's visits -> its latency and how sure that is;
+//! - [`verdict`]: a session's samples and contexts -> trustworthy or not, and why;
+//! - [`reason`]: what such a verdict can name;
+//! - [`trend`]: the tests that the verdict is made of;
 //! - [`fit`]: f(x) = k x^alpha + b (paper, Eq. 1), by least squares;
-//! - [`layers`]: one such curve per layer type, and the latency of a whole net as their sum (Eq. 8).
+//! - [`layers`]: one such curve per layer type, and the latency of a whole net as their sum (Eq. 8);
+//! - [`pairwise`]: L(c_in, c_out) per layer kind, by interpolation between measured pairs;
+//! - [`agreement`]: how well predictions meet measurements.
 
+pub mod agreement;
+pub mod estimate;
 pub mod fit;
 pub mod layers;
+pub mod pairwise;
+pub mod reason;
+pub mod trend;
+pub mod verdict;
+
+#[cfg(test)]
+pub(crate) mod synthetic;
+
+use hanas_models::layer::{LayerKind, LayerType};
+use hanas_models::spec::SpecError;
+
+pub use estimate::{Estimate, Statistic, estimate};
+
+/// What samples do not allow.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum LatencyError {
+    /// There is nothing to estimate from.
+    #[error("no samples: profile the device first")]
+    NoSamples,
+    /// A quantile outside 0 to 1.
+    #[error("{0} is no quantile; take one between 0 and 1, such as 0.05")]
+    Quantile(f64),
+    /// Fewer points than a curve has coefficients.
+    #[error("a curve needs at least {needs} measured points, there are {points}")]
+    TooFewPoints {
+        /// Points given.
+        points: usize,
+        /// Points needed.
+        needs: usize,
+    },
+    /// All points lie at one x.
+    #[error("a curve needs points at different widths, all are at {x}")]
+    Degenerate {
+        /// That x.
+        x: f64,
+    },
+    /// A coordinate or latency is not finite, or a weight is no positive number.
+    #[error("a point of the curve is not usable: x {x}, {ns} ns, standard error {se_ns} ns")]
+    BadPoint {
+        /// Its x.
+        x: f64,
+        /// Its latency.
+        ns: f64,
+        /// Its standard error.
+        se_ns: f64,
+    },
+    /// A net holds a layer of a type without a curve.
+    #[error("no layer of type {0} was measured: profile the task on this device")]
+    UnmeasuredType(LayerType),
+    /// A net holds a layer of a kind without a table.
+    #[error("no layer of kind {0} was measured: profile the task's pairs on this device")]
+    UnmeasuredKind(LayerKind),
+    /// A net that is no member of its family.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+}

@@ -1,0 +1,296 @@
+//! HTAS's hardware-aware space (paper, 3.1; ALGORITHM 1.6): widths, one curve per output size.
+//!
+//! In: for each stage the visits of a 3x3 stride-1 convolution at every width 1..eW. Out: for each stage
+//! its line and g choices. The N = 1 case of [`select`](super::select).
+
+use hanas_models::layer::{Layer, LayerKind};
+use hanas_models::resnet::Family;
+use serde::{Deserialize, Serialize};
+
+use super::SpaceError;
+use super::partition::{Knob, Partition, point_text};
+use super::select::{Rules, Selection};
+use super::stability::{Sampled, Stability, select_sampled};
+use super::width::WidthSpace;
+use crate::store::{ChoiceRow, ModelSamples, ModelSpec};
+
+/// Version of a space's JSON; raised when a field changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// How a space is cut and chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Expansion e: widths go up to e times the base.
+    pub expand: u32,
+    /// Groups g a stage.
+    pub groups: u32,
+    /// How choices are made.
+    pub rules: Rules,
+    /// Images a run.
+    pub batch: u32,
+    /// Smallest step of the clock, in nanoseconds.
+    pub clock_resolution_ns: u32,
+    /// Seed of the stability's replicates.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// The paper's e = 2 and g = 8.
+    #[must_use]
+    pub const fn new(rules: Rules, batch: u32, clock_resolution_ns: u32) -> Self {
+        Self { expand: 2, groups: 8, rules, batch, clock_resolution_ns, seed: 1 }
+    }
+}
+
+/// One stage's line and choices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageSpace {
+    /// The stage, from 0.
+    pub stage: usize,
+    /// Side of its output map, in pixels.
+    pub side: u32,
+    /// Input width that the curve was measured at.
+    pub cin: u32,
+    /// Line, choices and curve; a point is a width.
+    #[serde(flatten)]
+    pub selection: Selection,
+    /// How sure the choices are.
+    pub stability: Stability,
+}
+
+/// A family's hardware-aware space on a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HardwareSpace {
+    /// See [`SCHEMA`].
+    pub schema: u32,
+    /// The family's name.
+    pub family: String,
+    /// How it was made.
+    pub settings: Settings,
+    /// The stages in order.
+    pub stages: Vec<StageSpace>,
+}
+
+impl HardwareSpace {
+    /// Builds the space from all stored samples; models that are no candidate are passed over.
+    ///
+    /// # Errors
+    /// [`SpaceError::Unmeasured`] where a stage has no samples, and as
+    /// [`select`](super::select::select).
+    pub fn build(family: &Family, samples: &[ModelSamples], settings: Settings) -> Result<Self, SpaceError> {
+        let stages: Result<Vec<StageSpace>, SpaceError> = candidates(family, settings.expand)
+            .iter()
+            .enumerate()
+            .map(|(stage, layers)| {
+                let points = sampled(layers, samples);
+                let most = layers.len() as u32;
+                if points.is_empty() {
+                    return Err(SpaceError::Unmeasured { stage: stage + 1 });
+                }
+                let partition = Partition { knobs: vec![Knob::equal("width", most, settings.groups)?] };
+                let width = |point: &[u32]| f64::from(point[0]);
+                let Settings { clock_resolution_ns, rules, seed, .. } = settings;
+                let (selection, stability) =
+                    select_sampled(&points, clock_resolution_ns, &partition, width, &rules, seed)?;
+                let Layer { kind, cin, .. } = layers[0];
+                Ok(StageSpace { stage, side: kind.output_side(), cin, selection, stability })
+            })
+            .collect();
+        Ok(Self { schema: SCHEMA, family: family.name.clone(), settings, stages: stages? })
+    }
+
+    /// The choices as a space to search in. A stage whose every cell was dropped has no widths.
+    #[must_use]
+    pub fn widths(&self) -> WidthSpace {
+        let of = |stage: &StageSpace| -> Vec<u32> {
+            stage.selection.choices.iter().map(|choice| choice.chosen.point[0]).collect()
+        };
+        WidthSpace { stages: self.stages.iter().map(of).collect() }
+    }
+
+    /// Probability that a rerun of the whole profile gives the very same space.
+    #[must_use]
+    pub fn rerun_same(&self) -> f64 {
+        self.stages.iter().map(|stage| stage.stability.all).product()
+    }
+
+    /// How many choices a rerun repeats on average, and how many there are.
+    #[must_use]
+    pub fn mean_same(&self) -> (f64, usize) {
+        let each = self.stages.iter().map(|stage| stage.stability.mean_same()).sum();
+        (each, self.stages.iter().map(|stage| stage.selection.choices.len()).sum())
+    }
+
+    /// Layers that would settle the open groups if measured again; see [`Selection::unsettled`].
+    #[must_use]
+    pub fn unsettled(&self, doubt: f64) -> Vec<Layer> {
+        let layer = |stage: &StageSpace, width: u32| {
+            let kind = LayerKind::Conv { kernel: 3, stride: 1, side: stage.side };
+            Layer { kind, cin: stage.cin, cout: width }
+        };
+        let open = |stage: &StageSpace| stage.selection.unsettled(doubt);
+        self.stages
+            .iter()
+            .flat_map(|stage| open(stage).into_iter().map(move |point| layer(stage, point[0])))
+            .collect()
+    }
+
+    /// The choices as flat rows for the store.
+    #[must_use]
+    pub fn rows(&self) -> Vec<ChoiceRow> {
+        let row = |stage: &StageSpace, choice: &super::select::Choice| ChoiceRow {
+            part: format!("stage {}", stage.stage + 1),
+            cell: choice.cell.to_string(),
+            point: point_text(&choice.chosen.point),
+            latency_ns: choice.chosen.m_ns,
+            latency_se_ns: choice.chosen.se_ns,
+            fitted_ns: choice.chosen.f_ns,
+            score_ns: choice.chosen.score_ns,
+            rerun_probability: choice.rerun_same,
+            tied_points: choice.tied.iter().map(|point| point_text(point)).collect::<Vec<_>>().join(" "),
+        };
+        self.stages
+            .iter()
+            .flat_map(|stage| stage.selection.choices.iter().map(move |choice| row(stage, choice)))
+            .collect()
+    }
+}
+
+/// What has to be measured for a space: of each stage, the 3x3 stride-1 convolution at its output size
+/// and base input width, at every width 1..eW.
+#[must_use]
+pub fn candidates(family: &Family, expand: u32) -> Vec<Vec<Layer>> {
+    let stage = |(shape, side): (&hanas_models::resnet::Stage, u32)| {
+        let kind = LayerKind::Conv { kernel: 3, stride: 1, side };
+        (1..=expand * shape.width).map(|cout| Layer { kind, cin: shape.width, cout }).collect()
+    };
+    family.stages.iter().zip(family.stage_sides()).map(stage).collect()
+}
+
+fn sampled(layers: &[Layer], samples: &[ModelSamples]) -> Vec<Sampled> {
+    let visits_of = |layer: &Layer| {
+        let spec = ModelSpec::Layer { layer: *layer };
+        let same = samples.iter().filter(|model| model.spec == spec);
+        same.flat_map(|model| model.visits.iter().cloned()).collect::<Vec<_>>()
+    };
+    let points = layers.iter().map(|layer| Sampled { point: vec![layer.cout], visits: visits_of(layer) });
+    points.filter(|of| !of.visits.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hanas_proto::Digest;
+
+    use super::*;
+    use crate::latency::synthetic::{Noise, rng, scaled_visits};
+    use crate::store::ModelId;
+
+    /// Widths that are planted as cheap.
+    const CHEAP: [u32; 4] = [6, 19, 37, 101];
+
+    /// m(x) = base + step ceil(x/16), and [`CHEAP`] widths. No group lies on two stairs: that would be
+    /// a tie by its nature.
+    fn planted_ns(layer: &Layer) -> f64 {
+        let saved = if CHEAP.contains(&layer.cout) { 25_000.0 } else { 0.0 };
+        40_000.0 + 16_000.0 * f64::from(layer.cout.div_ceil(16)) - saved
+    }
+
+    fn device(family: &Family, noise: Option<Noise>, seed: u64) -> Vec<ModelSamples> {
+        let mut rng = rng(seed);
+        candidates(family, 2)
+            .concat()
+            .into_iter()
+            .map(|layer| {
+                let visits = match noise {
+                    Some(noise) => scaled_visits(&mut rng, noise, 30, 5, planted_ns(&layer)),
+                    None => {
+                        let exact = hanas_proto::Nanos::from_f64(planted_ns(&layer));
+                        vec![crate::store::Visit { samples: vec![exact; 20], ..Default::default() }]
+                    }
+                };
+                let spec = ModelSpec::Layer { layer };
+                ModelSamples { id: ModelId(0), digest: Digest([0; 32]), spec, onnx_bytes: 0, visits }
+            })
+            .collect()
+    }
+
+    /// What must come out: in each group the cheap width, else the widest.
+    fn expected(family: &Family) -> Vec<Vec<u32>> {
+        let stage = |layers: &Vec<Layer>| {
+            let size = layers.len() / 8;
+            let cheap = |group: &[Layer]| {
+                let planted = group.iter().find(|layer| CHEAP.contains(&layer.cout));
+                planted.map(|layer| layer.cout)
+            };
+            let widest = |group: &[Layer]| group[group.len() - 1].cout;
+            layers.chunks(size).map(|group| cheap(group).unwrap_or_else(|| widest(group))).collect()
+        };
+        candidates(family, 2).iter().map(stage).collect()
+    }
+
+    #[test]
+    fn a_planted_staircase_gives_exactly_its_24_choices() {
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        for rules in [Rules::paper(), Rules::project()] {
+            let space =
+                HardwareSpace::build(&family, &device(&family, None, 0), Settings::new(rules, 1, 1)).unwrap();
+            assert_eq!(space.widths().stages, expected(&family), "exact, {rules:?}");
+            assert_eq!((space.rerun_same(), space.mean_same()), (1.0, (24.0, 24)));
+        }
+        for noise in [Noise::Gaussian, Noise::HeavyTail, Noise::Bursts] {
+            for seed in 0..3 {
+                let samples = device(&family, Some(noise), seed);
+                let settings = Settings::new(Rules::project(), 1, 1);
+                let space = HardwareSpace::build(&family, &samples, settings).unwrap();
+                assert_eq!(space.widths().stages, expected(&family), "{noise:?} {seed}");
+                assert!(space.mean_same().0 > 23.0, "{noise:?} {seed}: {:?}", space.mean_same());
+            }
+        }
+    }
+
+    #[test]
+    fn the_line_is_the_devices_own() {
+        // Without stairs the curve is a line, and its coefficients come back through noise.
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        let mut rng = rng(5);
+        let samples: Vec<ModelSamples> = candidates(&family, 2)
+            .concat()
+            .into_iter()
+            .map(|layer| ModelSamples {
+                id: ModelId(0),
+                digest: Digest([0; 32]),
+                spec: ModelSpec::Layer { layer },
+                onnx_bytes: 0,
+                visits: scaled_visits(
+                    &mut rng,
+                    Noise::HeavyTail,
+                    30,
+                    5,
+                    1_000.0f64.mul_add(f64::from(layer.cout), 20_000.0),
+                ),
+            })
+            .collect();
+        let space = HardwareSpace::build(&family, &samples, Settings::new(Rules::project(), 1, 1)).unwrap();
+        for stage in &space.stages {
+            // A low quantile of this noise lies .05% above the floor.
+            let fit = stage.selection.fitted.fit;
+            assert!((fit.k_ns / 1_000.0 - 1.0).abs() < 0.005, "{fit:?}");
+            assert!((fit.b_ns / 20_000.0 - 1.0).abs() < 0.01, "{fit:?}");
+        }
+    }
+
+    #[test]
+    fn a_space_survives_json_and_names_what_is_missing() {
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        let samples = device(&family, Some(Noise::Gaussian), 1);
+        let settings = Settings::new(Rules::project(), 1, 1);
+        let space = HardwareSpace::build(&family, &samples, settings).unwrap();
+        let text = serde_json::to_string(&space).unwrap();
+        let again: HardwareSpace = serde_json::from_str(&text).unwrap();
+        assert_eq!((again.widths(), again.schema), (space.widths(), SCHEMA));
+        assert_eq!(space.rows().len(), 24);
+        assert_eq!(space.rows()[0].cell, "1..4");
+        let error = HardwareSpace::build(&family, &samples[..32], settings).unwrap_err();
+        assert_eq!(error, SpaceError::Unmeasured { stage: 2 });
+    }
+}

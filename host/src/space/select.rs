@@ -1,0 +1,363 @@
+//! One choice of each cell: the point whose latency lies furthest below the fitted line.
+//!
+//! In: measured points of an N-knob grid, its partition, the feature x of a point, the rules. Out: the
+//! line, the choices with what each stands on, the cells that have none. Nothing here knows what the
+//! knobs are.
+//!
+//! ```text
+//! f(x) = k x^alpha + b over all points          (paper, Eq. 1)
+//! s    = f(x) - m - z se(m)                     (paper, Eq. 2, z = 0)
+//! choice of a cell: argmax s; ties -> larger x
+//! ```
+//!
+//! Two points are tied where their scores differ by no more than `tie` times their combined standard
+//! error, sqrt(se_1^2 + se_2^2). With `tie` 0, the paper's rule, equal scores only.
+
+use serde::{Deserialize, Serialize};
+
+use super::SpaceError;
+use super::partition::{Cell, Partition};
+use crate::latency::Statistic;
+use crate::latency::fit::{Fitted, Point, Weighting, least_squares};
+
+/// A point of the grid with its latency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// One coordinate per knob.
+    pub point: Vec<u32>,
+    /// Latency m, ns.
+    pub m_ns: f64,
+    /// Its standard error, ns.
+    pub se_ns: f64,
+}
+
+/// Which points of a cell may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Candidates {
+    /// All.
+    #[default]
+    All,
+    /// Those that no point of larger x anywhere equals in latency (within a tie): the widest of each
+    /// latency level. A line's misfit cannot favour a whole block then; cells without one fall empty.
+    Staircase,
+}
+
+/// How choices are made.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    /// What of the samples is the latency.
+    pub statistic: Statistic,
+    /// Exponent of the fitted line.
+    pub alpha: f64,
+    /// Standard errors that are taken off a score: a point that is not known well has to be better.
+    pub z: f64,
+    /// Combined standard errors within which two points are tied.
+    pub tie: f64,
+    /// Smallest coordinate that may be chosen.
+    pub floor: u32,
+    /// Which points may be chosen.
+    pub candidates: Candidates,
+}
+
+impl Rules {
+    /// What the paper does: median, plain argmax, any width.
+    #[must_use]
+    pub const fn paper() -> Self {
+        let statistic = Statistic::Median;
+        Self { statistic, alpha: 1.0, z: 0.0, tie: 0.0, floor: 1, candidates: Candidates::All }
+    }
+
+    /// The project's own: low quantile, errors counted, no width under 4. Two combined errors are a 5%
+    /// test that the points differ.
+    #[must_use]
+    pub const fn project() -> Self {
+        let statistic = Statistic::Quantile(0.05);
+        Self { statistic, alpha: 1.0, z: 1.0, tie: 2.0, floor: 4, candidates: Candidates::All }
+    }
+}
+
+/// A measured point against the line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scored {
+    /// One coordinate per knob.
+    pub point: Vec<u32>,
+    /// Its feature.
+    pub x: f64,
+    /// Latency m, ns.
+    pub m_ns: f64,
+    /// Standard error of m, ns.
+    pub se_ns: f64,
+    /// The line at x, ns.
+    pub f_ns: f64,
+    /// Score s, ns.
+    pub score_ns: f64,
+}
+
+/// A cell's choice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The cell.
+    pub cell: Cell,
+    /// The chosen point.
+    #[serde(flatten)]
+    pub chosen: Scored,
+    /// Other members of the cell tied with the best score.
+    pub tied: Vec<Vec<u32>>,
+    /// Lead over the best member that is not tied, in combined standard errors; none without one.
+    pub separation: Option<f64>,
+    /// What would have been chosen but for the floor.
+    pub below_floor: Option<Vec<u32>>,
+    /// Probability that a rerun of the whole profile picks the same; see [`super::stability`].
+    pub rerun_same: Option<f64>,
+}
+
+/// Why a cell has no choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// None of its points was measured, or the constraint allows none.
+    Empty,
+    /// All lie below the floor.
+    BelowFloor,
+    /// Each is as slow as some point of larger x.
+    Dominated,
+}
+
+/// A cell without a choice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The cell.
+    pub cell: Cell,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// The line, the choices, and all points they were made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Selection {
+    /// The fitted line.
+    pub fitted: Fitted,
+    /// Choices, in the partition's order.
+    pub choices: Vec<Choice>,
+    /// Cells without one.
+    pub dropped: Vec<Dropped>,
+    /// All points, as given.
+    pub curve: Vec<Scored>,
+}
+
+impl Selection {
+    /// Points that would settle the open cells if they were known better: each choice that is tied, or
+    /// that a rerun would change with more than `doubt`, and its tied members.
+    #[must_use]
+    pub fn unsettled(&self, doubt: f64) -> Vec<Vec<u32>> {
+        let open = |choice: &&Choice| {
+            !choice.tied.is_empty() || choice.rerun_same.is_some_and(|same| same < 1.0 - doubt)
+        };
+        let points = self.choices.iter().filter(open);
+        points.flat_map(|choice| std::iter::once(&choice.chosen.point).chain(&choice.tied)).cloned().collect()
+    }
+}
+
+/// Chooses one point of every cell.
+///
+/// # Errors
+/// [`SpaceError`] where the points make no line, or have another number of knobs.
+pub fn select(
+    points: &[Measured],
+    partition: &Partition,
+    feature: impl Fn(&[u32]) -> f64,
+    rules: &Rules,
+) -> Result<Selection, SpaceError> {
+    let knobs = partition.knobs.len();
+    if let Some(odd) = points.iter().find(|measured| measured.point.len() != knobs) {
+        return Err(SpaceError::Knobs { knobs, given: odd.point.len() });
+    }
+    let on_line = |of: &Measured| Point { x: feature(&of.point), ns: of.m_ns, se_ns: of.se_ns };
+    let line: Vec<Point> = points.iter().map(on_line).collect();
+    let fitted = least_squares(&line, rules.alpha, Weighting::Equal)?;
+    let curve: Vec<Scored> = points
+        .iter()
+        .zip(&line)
+        .map(|(of, &Point { x, ns, se_ns })| {
+            let f_ns = fitted.fit.at(x);
+            let score_ns = rules.z.mul_add(-se_ns, f_ns - ns);
+            Scored { point: of.point.clone(), x, m_ns: ns, se_ns, f_ns, score_ns }
+        })
+        .collect();
+    let open = match rules.candidates {
+        Candidates::All => vec![true; curve.len()],
+        Candidates::Staircase => staircase(&curve, rules.tie),
+    };
+    let (mut choices, mut dropped) = (Vec::new(), Vec::new());
+    for cell in partition.cells() {
+        let members: Vec<(&Scored, bool)> =
+            curve.iter().zip(open.iter().copied()).filter(|(of, _)| cell.contains(&of.point)).collect();
+        match choose(&cell, &members, rules) {
+            Ok(choice) => choices.push(choice),
+            Err(reason) => dropped.push(Dropped { cell, reason }),
+        }
+    }
+    Ok(Selection { fitted, choices, dropped, curve })
+}
+
+fn choose(cell: &Cell, members: &[(&Scored, bool)], rules: &Rules) -> Result<Choice, DropReason> {
+    let above_floor = |of: &Scored| of.point.iter().all(|&x| x >= rules.floor);
+    let list = |allowed: &dyn Fn(&Scored, bool) -> bool| -> Vec<&Scored> {
+        members.iter().filter(|(of, open)| allowed(of, *open)).map(|(of, _)| *of).collect()
+    };
+    let allowed = list(&|of, open| open && above_floor(of));
+    let Some(best) = best(&allowed) else {
+        return Err(if members.is_empty() {
+            DropReason::Empty
+        } else if members.iter().any(|(of, _)| above_floor(of)) {
+            DropReason::Dominated
+        } else {
+            DropReason::BelowFloor
+        });
+    };
+    let lead = |of: &Scored| best.score_ns - of.score_ns;
+    let tied = |of: &Scored| lead(of) <= rules.tie * combined(best, of);
+    let (within, rest): (Vec<&Scored>, Vec<&Scored>) = allowed.iter().copied().partition(|of| tied(of));
+    // The best itself is among them, so there is a widest.
+    let chosen = within.iter().copied().max_by(|a, b| by_x(a, b)).unwrap_or(best);
+    let others = within.iter().filter(|of| of.point != chosen.point);
+    let unfloored = choose_unfloored(&list(&|_, open| open), rules);
+    Ok(Choice {
+        cell: cell.clone(),
+        chosen: chosen.clone(),
+        tied: others.map(|of| of.point.clone()).collect(),
+        separation: rest
+            .iter()
+            .map(|of| lead(of) / combined(best, of))
+            .min_by(f64::total_cmp)
+            .filter(|lead| lead.is_finite()),
+        below_floor: unfloored.filter(|point| point.iter().any(|&x| x < rules.floor)),
+        rerun_same: None,
+    })
+}
+
+fn choose_unfloored(open: &[&Scored], rules: &Rules) -> Option<Vec<u32>> {
+    let best = best(open)?;
+    let tied = open.iter().filter(|of| best.score_ns - of.score_ns <= rules.tie * combined(best, of));
+    tied.max_by(|a, b| by_x(a, b)).map(|of| of.point.clone())
+}
+
+fn best<'a>(members: &[&'a Scored]) -> Option<&'a Scored> {
+    members.iter().copied().max_by(|a, b| a.score_ns.total_cmp(&b.score_ns).then(by_x(a, b)))
+}
+
+/// By x; points of one x (2x3 and 3x2) by their coordinates, so that the outcome is one.
+fn by_x(a: &Scored, b: &Scored) -> std::cmp::Ordering {
+    a.x.total_cmp(&b.x).then_with(|| a.point.cmp(&b.point))
+}
+
+fn combined(a: &Scored, b: &Scored) -> f64 {
+    a.se_ns.hypot(b.se_ns)
+}
+
+/// Whether each point is the widest of its latency level: no wider one is as fast, within a tie.
+fn staircase(curve: &[Scored], tie: f64) -> Vec<bool> {
+    let beaten = |of: &Scored| {
+        let wider = curve.iter().filter(|other| other.x > of.x);
+        wider.into_iter().any(|other| other.m_ns <= tie.mul_add(combined(of, other), of.m_ns))
+    };
+    curve.iter().map(|of| !beaten(of)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::partition::Knob;
+    use super::*;
+
+    fn widths(groups: u32, ns: &[f64], se_ns: f64) -> (Vec<Measured>, Partition) {
+        let points = (1..).zip(ns).map(|(x, &m_ns)| Measured { point: vec![x], m_ns, se_ns });
+        let knob = Knob::equal("width", ns.len() as u32, groups).unwrap();
+        (points.collect(), Partition { knobs: vec![knob] })
+    }
+
+    fn chosen(selection: &Selection) -> Vec<u32> {
+        selection.choices.iter().map(|choice| choice.chosen.point[0]).collect()
+    }
+
+    fn x(point: &[u32]) -> f64 {
+        f64::from(point[0])
+    }
+
+    const PLAIN: Rules = Rules { tie: 0.0, z: 0.0, floor: 1, ..Rules::project() };
+
+    #[test]
+    fn the_argmax_wins_and_ties_go_to_the_wider() {
+        // f is 10 x + 100 by symmetry; width 2 is 5 faster, 5 and 6 equally 5 slower.
+        let (points, partition) = widths(2, &[110.0, 115.0, 130.0, 140.0, 155.0, 160.0], 0.0);
+        let found = select(&points, &partition, x, &Rules::paper()).unwrap();
+        assert_eq!(chosen(&found), [2, 6]);
+        assert!(found.choices.iter().all(|choice| choice.tied.is_empty()));
+        let level = vec![Measured { point: vec![1], m_ns: 5.0, se_ns: 0.0 }; 1];
+        let more = (2..=4).map(|x| Measured { point: vec![x], m_ns: 5.0, se_ns: 0.0 });
+        let flat: Vec<Measured> = level.into_iter().chain(more).collect();
+        let knob = Knob::equal("width", 4, 1).unwrap();
+        let found = select(&flat, &Partition { knobs: vec![knob] }, x, &Rules::paper()).unwrap();
+        assert_eq!((chosen(&found), found.choices[0].tied.len()), (vec![4], 3));
+    }
+
+    #[test]
+    fn what_is_not_separated_is_called_a_tie() {
+        let ns = [100.0, 108.0, 109.5, 130.0];
+        let (points, partition) = widths(1, &ns, 1.0);
+        let found = select(&points, &partition, x, &Rules { tie: 2.0, ..PLAIN }).unwrap();
+        let choice = &found.choices[0];
+        assert_eq!(choice.chosen.point, [3]);
+        assert!(choice.tied.is_empty() && choice.separation.unwrap() > 2.0, "{choice:?}");
+        let (points, partition) = widths(1, &ns, 4.0);
+        let found = select(&points, &partition, x, &Rules { tie: 2.0, ..PLAIN }).unwrap();
+        assert_eq!(
+            found.choices[0].tied,
+            [[2], [1]].map(|point| point.to_vec()).into_iter().rev().collect::<Vec<_>>()
+        );
+        assert_eq!(found.unsettled(0.05), [vec![3], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn a_point_not_known_well_has_to_be_better() {
+        let (mut points, partition) = widths(1, &[100.0, 107.0, 119.0, 130.0], 0.1);
+        let rules = Rules { z: 1.0, ..PLAIN };
+        assert_eq!(chosen(&select(&points, &partition, x, &rules).unwrap()), [2]);
+        points[1].se_ns = 50.0;
+        assert_ne!(chosen(&select(&points, &partition, x, &rules).unwrap()), [2]);
+    }
+
+    #[test]
+    fn the_floor_moves_or_empties_a_cell_and_says_so() {
+        let (points, partition) = widths(2, &[50.0, 115.0, 125.0, 140.0, 155.0, 160.0, 170.0, 180.0], 0.0);
+        let found = select(&points, &partition, x, &Rules { floor: 4, ..PLAIN }).unwrap();
+        assert_eq!((chosen(&found)[0], found.choices[0].below_floor.clone()), (4, Some(vec![1])));
+        assert_eq!(found.choices[1].below_floor, None);
+        let (points, partition) = widths(4, &[50.0, 115.0, 125.0, 140.0, 155.0, 160.0, 170.0, 180.0], 0.0);
+        let found = select(&points, &partition, x, &Rules { floor: 4, ..PLAIN }).unwrap();
+        assert_eq!(found.choices.len(), 3);
+        assert_eq!(found.dropped[0].reason, DropReason::BelowFloor);
+        assert_eq!(found.dropped[0].cell.to_string(), "1..2");
+    }
+
+    #[test]
+    fn the_staircase_keeps_the_widest_of_a_level() {
+        let ns: Vec<f64> =
+            (1..=16).map(|x: u32| f64::from(x.div_ceil(8)) * 70.0 + f64::from(x % 3) * 0.1).collect();
+        let (points, partition) = widths(4, &ns, 0.2);
+        let rules = Rules { candidates: Candidates::Staircase, tie: 2.0, ..PLAIN };
+        let found = select(&points, &partition, x, &rules).unwrap();
+        assert_eq!(chosen(&found), [8, 16]);
+        assert!(found.dropped.iter().all(|dropped| dropped.reason == DropReason::Dominated));
+    }
+
+    #[test]
+    fn points_of_another_grid_and_unmeasured_cells_are_told() {
+        let (points, partition) = widths(2, &[1.0, 2.0, 4.0, 4.0], 0.0);
+        let two = Partition { knobs: [partition.knobs.clone(), partition.knobs.clone()].concat() };
+        let error = select(&points, &two, x, &PLAIN).unwrap_err();
+        assert_eq!(error, SpaceError::Knobs { knobs: 2, given: 1 });
+        let found = select(&points[..2], &partition, x, &PLAIN).unwrap();
+        assert_eq!(found.dropped[0].reason, DropReason::Empty);
+    }
+}

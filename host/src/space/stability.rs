@@ -1,0 +1,148 @@
+//! Would a rerun of the profile choose the same?
+//!
+//! In: the raw visits behind a selection. Out: for each choice and for all of them together, the share
+//! of replicates that agree. A replicate draws every point's visits anew with replacement (block
+//! bootstrap, as in [`estimate`](crate::latency::estimate)), fits the line again and chooses again by
+//! the same rules. Points are drawn independently, which leaves out what a round does to all points
+//! alike; that moves the line with them and so changes little. Standard errors keep their values.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::SpaceError;
+use super::partition::Partition;
+use super::select::{Measured, Rules, Selection, select};
+use crate::latency::estimate;
+use crate::latency::estimate::Blocks;
+use crate::store::Visit;
+
+/// Replicates; a probability is known to 3.5% or better.
+pub const REPLICATES: usize = 200;
+
+/// A point of the grid with all its visits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// One coordinate per knob.
+    pub point: Vec<u32>,
+    /// The visits.
+    pub visits: Vec<Visit>,
+}
+
+/// How sure a set of choices is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stability {
+    /// Probability of each choice to come out again.
+    pub each: Vec<f64>,
+    /// Probability of all to come out again.
+    pub all: f64,
+    /// Seed of the replicates.
+    pub seed: u64,
+}
+
+impl Stability {
+    /// How many of the choices come out again on average.
+    #[must_use]
+    pub fn mean_same(&self) -> f64 {
+        self.each.iter().sum()
+    }
+}
+
+/// Estimates, chooses and tells how stable that is.
+///
+/// # Errors
+/// [`SpaceError`] as [`select`], and for points without samples.
+pub fn select_sampled(
+    points: &[Sampled],
+    clock_resolution_ns: u32,
+    partition: &Partition,
+    feature: impl Fn(&[u32]) -> f64,
+    rules: &Rules,
+    seed: u64,
+) -> Result<(Selection, Stability), SpaceError> {
+    let mut measured = Vec::with_capacity(points.len());
+    let mut blocks = Vec::with_capacity(points.len());
+    for Sampled { point, visits } in points {
+        let found = estimate(visits, rules.statistic, clock_resolution_ns)?;
+        measured.push(Measured { point: point.clone(), m_ns: found.value_ns, se_ns: found.se_ns });
+        blocks.push(Blocks::new(visits)?);
+    }
+    let mut selection = select(&measured, partition, &feature, rules)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut same = vec![0_usize; selection.choices.len()];
+    let mut all = 0_usize;
+    for _ in 0..REPLICATES {
+        for (of, blocks) in measured.iter_mut().zip(&blocks) {
+            of.m_ns = blocks.replicate(rules.statistic, &mut rng);
+        }
+        let again = select(&measured, partition, &feature, rules)?;
+        let mut agreed = 0;
+        for (count, choice) in same.iter_mut().zip(&selection.choices) {
+            let twin = again.choices.iter().find(|other| other.cell == choice.cell);
+            if twin.is_some_and(|twin| twin.chosen.point == choice.chosen.point) {
+                *count += 1;
+                agreed += 1;
+            }
+        }
+        all += usize::from(agreed == selection.choices.len());
+    }
+    let share = |count: usize| count as f64 / REPLICATES as f64;
+    let each: Vec<f64> = same.into_iter().map(share).collect();
+    for (choice, &probability) in selection.choices.iter_mut().zip(&each) {
+        choice.rerun_same = Some(probability);
+    }
+    Ok((selection, Stability { each, all: share(all), seed }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::partition::Knob;
+    use super::*;
+    use crate::latency::synthetic::{Noise, rng, scaled_visits};
+
+    /// Four widths, of which the third and fourth cost `gap` (relative) more or less than each other's
+    /// place on the line.
+    fn points(gap: f64, seed: u64) -> Vec<Sampled> {
+        let mut rng = rng(seed);
+        [100_000.0, 110_000.0, 120_000.0, 130_000.0 * (1.0 + gap)]
+            .into_iter()
+            .zip(1..)
+            .map(|(ns, x)| {
+                let visits = scaled_visits(&mut rng, Noise::Gaussian, 30, 10, ns);
+                Sampled { point: vec![x], visits }
+            })
+            .collect()
+    }
+
+    fn stability(gap: f64, seed: u64) -> (Vec<u32>, Stability) {
+        let partition = Partition { knobs: vec![Knob::equal("width", 4, 2).unwrap()] };
+        let x = |point: &[u32]| f64::from(point[0]);
+        let rules = Rules { tie: 0.0, floor: 1, ..Rules::project() };
+        let (selection, stability) = select_sampled(&points(gap, seed), 1, &partition, x, &rules, 7).unwrap();
+        (selection.choices.iter().map(|choice| choice.chosen.point[0]).collect(), stability)
+    }
+
+    #[test]
+    fn a_clear_choice_is_sure_and_a_coin_toss_is_not() {
+        let (_, clear) = stability(0.1, 1);
+        assert!(clear.each.iter().all(|&p| p > 0.99) && clear.all > 0.98, "{clear:?}");
+        let (_, toss) = stability(0.0, 1);
+        assert!(toss.all < 0.9 && toss.mean_same() < 2.0, "{toss:?}");
+        assert_eq!(stability(0.0, 1).1, toss, "same seed, same answer");
+    }
+
+    /// The promise itself: the stated probability of agreement is the share of reruns that agree.
+    #[test]
+    fn stated_probabilities_are_kept_on_average() {
+        let outcomes: Vec<(Vec<u32>, f64)> = (0..40)
+            .map(|seed| stability(0.0, seed))
+            .map(|(choices, stability)| (choices, stability.each[1]))
+            .collect();
+        let stated = outcomes.iter().map(|(_, p)| p).sum::<f64>() / 40.0;
+        let pairs = (0..40).flat_map(|i| (0..i).map(move |j| (i, j)));
+        let agree = pairs.map(|(i, j)| f64::from(u8::from(outcomes[i].0[1] == outcomes[j].0[1])));
+        let kept = agree.sum::<f64>() / 780.0;
+        // A bootstrap starts from the choice it is asked about, so it is somewhat sure of it.
+        assert!((stated - kept).abs() < 0.3, "stated {stated}, kept {kept}");
+    }
+}
