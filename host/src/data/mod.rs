@@ -1,1 +1,264 @@
-//! To come.
+//! Files (or a seed) -> images and labels -> batches.
+//!
+//! - [`cifar`]: CIFAR-10 and CIFAR-100 in their binary formats;
+//! - [`shapes`]: ten classes of procedural images, made from a seed;
+//! - [`stream`]: random numbers addressed by what they are for;
+//! - [`batches`] (feature `torch`): shuffled, augmented, normalised batches.
+
+use std::path::PathBuf;
+
+use hanas_models::spec::FeatureMap;
+use rand::seq::SliceRandom;
+
+use stream::{Purpose, stream};
+
+#[cfg(feature = "torch")]
+pub mod batches;
+pub mod cifar;
+pub mod shapes;
+pub mod stream;
+
+/// A data set that cannot be read or cut as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file of the set is not there.
+    #[error("{folder} holds no {file}; run 'hanas data fetch {set}' or point HANAS_DATA at the folder with the binary version", folder = folder.display())]
+    Missing {
+        /// Where it was looked for.
+        folder: PathBuf,
+        /// The file's name.
+        file: &'static str,
+        /// The data set.
+        set: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}; check its permissions", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not as long as its format says.
+    #[error("{path} has {bytes} bytes, not {wants}; it is cut short or another format: fetch it again", path = path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// The length it should have.
+        wants: u64,
+    },
+    /// A label is no class of the set.
+    #[error("{path}: image {image} has label {label}, and there are {classes} classes; the file is damaged: fetch it again", path = path.display())]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// Number of the image in the file, from 0.
+        image: usize,
+        /// Its label.
+        label: u8,
+        /// Classes of the set.
+        classes: u32,
+    },
+    /// More images are asked for than there are.
+    #[error("{asked} images are asked for and the set has {given}; ask for at most {given}")]
+    TooFew {
+        /// Images asked for.
+        asked: usize,
+        /// Images there are.
+        given: usize,
+    },
+}
+
+/// Images and their labels, in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSet {
+    /// Shape of one image.
+    pub shape: FeatureMap,
+    /// Number of classes.
+    pub classes: u32,
+    /// Pixels, 0 to 255, image by image, channels first.
+    pub images: Vec<u8>,
+    /// One label per image.
+    pub labels: Vec<u8>,
+}
+
+/// What a net trains on and what it is tested with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Data {
+    /// Training images.
+    pub train: ImageSet,
+    /// Test images.
+    pub test: ImageSet,
+}
+
+/// Mean and standard deviation of each channel over the training set, in pixel values 0 to 255.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Normalisation {
+    /// Means.
+    pub mean: Vec<f32>,
+    /// Standard deviations.
+    pub deviation: Vec<f32>,
+}
+
+impl ImageSet {
+    /// Number of images.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Pixels of one image.
+    #[must_use]
+    pub fn image(&self, place: usize) -> &[u8] {
+        let len = self.shape.len() as usize;
+        &self.images[place * len..(place + 1) * len]
+    }
+
+    /// `n` images, of each class as many as of any other (or one less), drawn from a seed.
+    ///
+    /// # Errors
+    /// [`DataError::TooFew`] where the set has fewer.
+    pub fn subset(&self, n: usize, seed: u64) -> Result<Self, DataError> {
+        if n > self.len() {
+            return Err(DataError::TooFew { asked: n, given: self.len() });
+        }
+        // Dealing the classes out in turn keeps them even whatever the total; the whole set stays whole.
+        let by_class = self.by_class(seed, Purpose::Subset);
+        let deepest = by_class.iter().map(Vec::len).max().unwrap_or(0);
+        let mut places: Vec<usize> = (0..deepest)
+            .flat_map(|row| by_class.iter().filter_map(move |class| class.get(row).copied()))
+            .take(n)
+            .collect();
+        places.sort_unstable();
+        Ok(self.select(&places))
+    }
+
+    /// Places of two halves, each with half of every class (ALGORITHM 1.4): one for the weights, one
+    /// for the architecture.
+    #[must_use]
+    pub fn halves(&self, seed: u64) -> (Vec<usize>, Vec<usize>) {
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        for class in self.by_class(seed, Purpose::Halves) {
+            let (left, right) = class.split_at(class.len() / 2);
+            first.extend_from_slice(left);
+            second.extend_from_slice(right);
+        }
+        first.sort_unstable();
+        second.sort_unstable();
+        (first, second)
+    }
+
+    /// The images at these places.
+    #[must_use]
+    pub fn select(&self, places: &[usize]) -> Self {
+        Self {
+            shape: self.shape,
+            classes: self.classes,
+            images: places.iter().flat_map(|&place| self.image(place)).copied().collect(),
+            labels: places.iter().map(|&place| self.labels[place]).collect(),
+        }
+    }
+
+    /// Each class's places in a seeded order.
+    fn by_class(&self, seed: u64, purpose: Purpose) -> Vec<Vec<usize>> {
+        let mut classes = vec![Vec::new(); self.classes as usize];
+        for (place, &label) in self.labels.iter().enumerate() {
+            classes[label as usize].push(place);
+        }
+        for (label, class) in classes.iter_mut().enumerate() {
+            class.shuffle(&mut stream(seed, purpose, 0, label as u64));
+        }
+        classes
+    }
+}
+
+impl Normalisation {
+    /// CIFAR-10's (ALGORITHM 1.4).
+    #[must_use]
+    pub fn cifar10() -> Self {
+        Self { mean: vec![125.3, 123.0, 113.9], deviation: vec![63.0, 62.1, 66.7] }
+    }
+
+    /// CIFAR-100's (ALGORITHM 1.4).
+    #[must_use]
+    pub fn cifar100() -> Self {
+        Self { mean: vec![129.3, 124.1, 112.4], deviation: vec![68.2, 65.4, 70.4] }
+    }
+
+    /// That of a set, computed.
+    #[must_use]
+    pub fn of(set: &ImageSet) -> Self {
+        let channels = set.shape.channels as usize;
+        let plane = set.shape.height as usize * set.shape.width as usize;
+        let mut sums = vec![(0u64, 0u64); channels];
+        for (place, pixels) in set.images.chunks_exact(plane).enumerate() {
+            let (sum, squares) = &mut sums[place % channels];
+            for &pixel in pixels {
+                *sum += u64::from(pixel);
+                *squares += u64::from(pixel).pow(2);
+            }
+        }
+        let count = (set.len() * plane).max(1) as f64;
+        let moments = sums.iter().map(|&(sum, squares)| {
+            let mean = sum as f64 / count;
+            // A set of one colour has no deviation; 1 keeps its zeros finite.
+            let deviation = (squares as f64 / count - mean * mean).max(0.0).sqrt().max(1.0);
+            (mean as f32, deviation as f32)
+        });
+        let (mean, deviation) = moments.unzip();
+        Self { mean, deviation }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set() -> ImageSet {
+        let labels: Vec<u8> = (0..60).map(|i| if i < 40 { 0 } else { 1 + i % 2 }).collect();
+        let images = (0..60).flat_map(|i| [i, 2 * i, 3 * i]).collect();
+        ImageSet { shape: FeatureMap::square(3, 1), classes: 3, images, labels }
+    }
+
+    fn count(set: &ImageSet) -> [usize; 3] {
+        [0, 1, 2].map(|class| set.labels.iter().filter(|&&label| label == class).count())
+    }
+
+    #[test]
+    fn a_subset_takes_classes_evenly() {
+        let subset = set().subset(20, 5).unwrap();
+        let mut counts = count(&subset);
+        counts.sort_unstable();
+        assert_eq!(counts, [6, 7, 7]);
+        assert_eq!(subset, set().subset(20, 5).unwrap());
+        assert_ne!(subset, set().subset(20, 6).unwrap());
+        assert_eq!(set().subset(60, 5).unwrap(), set());
+        assert!(matches!(set().subset(61, 5), Err(DataError::TooFew { asked: 61, given: 60 })));
+    }
+
+    #[test]
+    fn halves_split_every_class() {
+        let (first, second) = set().halves(1);
+        assert_eq!(count(&set().select(&first)), [20, 5, 5]);
+        assert_eq!(count(&set().select(&second)), [20, 5, 5]);
+        let mut all = [first, second].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..60).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn normalisation_is_mean_and_deviation_of_each_channel() {
+        let Normalisation { mean, deviation } = Normalisation::of(&set());
+        assert_eq!(mean, [29.5, 59.0, 88.5]);
+        // A uniform run of 60: sqrt((60^2 - 1) / 12).
+        assert!((deviation[0] - 17.318).abs() < 1e-3, "{deviation:?}");
+    }
+}
