@@ -128,7 +128,9 @@ pub fn stored_device(
 
 fn nothing_profiled(task: &Task, batch: u32) -> String {
     let name = &task.name;
-    format!("no profile of {name} with batch {batch}; run `hanas profile --task {name} --batch {batch} --device ...` first")
+    format!(
+        "no profile of {name} with batch {batch}; run `hanas profile --task {name} --batch {batch} --device ...` first"
+    )
 }
 
 /// The samples of a task on a device setting.

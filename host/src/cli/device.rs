@@ -116,7 +116,8 @@ pub fn described(facts: &Facts) -> Vec<(&'static str, String)> {
     let pinned = match facts.pinned {
         0 => "no".to_owned(),
         mask => {
-            let cpus: Vec<String> = (0..64).filter(|bit| mask >> bit & 1 == 1).map(|bit| bit.to_string()).collect();
+            let cpus: Vec<String> =
+                (0..64).filter(|bit| mask >> bit & 1 == 1).map(|bit| bit.to_string()).collect();
             format!("to processor {}", cpus.join(", "))
         }
     };
@@ -177,7 +178,8 @@ struct Ports {
 
 fn scan(global: &Global) -> anyhow::Result<()> {
     let found = serialport::available_ports().context("cannot list serial ports")?;
-    let ports = Ports { ports: found.into_iter().map(|port| format!("serial://{}", port.port_name)).collect() };
+    let ports =
+        Ports { ports: found.into_iter().map(|port| format!("serial://{}", port.port_name)).collect() };
     match global.format {
         Format::Json => json(&ports),
         _ if ports.ports.is_empty() => text("no serial ports\n"),

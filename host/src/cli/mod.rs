@@ -10,21 +10,20 @@ mod device;
 mod doctor;
 mod export_data;
 mod interrupt;
-mod nets;
+//mod nets;
 mod output;
 mod profile;
 mod progress;
-mod report;
-mod runs;
+//mod report;
+//mod runs;
 mod sampling;
 #[cfg(feature = "torch")]
-mod search;
+//mod search;
 mod shell;
 mod space;
 #[cfg(feature = "torch")]
-mod train;
-mod verify;
-
+//mod train;
+//mod verify;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -49,28 +48,28 @@ enum Command {
     #[command(subcommand)]
     Device(device::Command),
     /// What spoils a measurement or a link, and how to mend it
-    Doctor(doctor::Args),
+    Doctor(doctor::DoctorArgs),
     /// Measure any ONNX file on a device
-    Bench(bench::Args),
+    Bench(bench::BenchArgs),
     /// Measure a task's candidate layers into the store; resumes
-    Profile(profile::Args),
+    Profile(profile::ProfileArgs),
     /// The hardware-aware space: build, show, and how sure it is
     #[command(subcommand)]
     Space(space::Command),
     /// Search a net for a device under a latency budget
     #[cfg(feature = "torch")]
-    Search(search::Args),
+    Search(search::SearchArgs),
     /// Train a found net (distilled from its base net)
     #[cfg(feature = "torch")]
-    Train(train::Args),
+    Train(train::TrainArgs),
     /// Write a trained net as ONNX
     Export(runs::ExportArgs),
     /// Measure a run's net on a device, and check its outputs there
-    Verify(verify::Args),
+    Verify(verify::VerifyArgs),
     /// Pictures and tables of a task and its runs as one HTML page
-    Report(report::Args),
+    Report(report::ReportArgs),
     /// Raw samples as CSV or JSON
-    ExportData(export_data::Args),
+    ExportData(export_data::ExportDataArgs),
     /// Shell completions
     Completions(shell::CompletionsArgs),
     /// The manual page

@@ -1,8 +1,6 @@
 //! What a task wants measured: layers for the space, layers for the cost of the other types, whole
 //! nets for calibration; each as ONNX of a few hundred bytes under its digest.
 
-use std::fmt;
-
 use hanas_models::layer::{Layer, LayerType, types};
 use hanas_models::onnx::{Init, lower};
 use hanas_models::resnet::{BlockWidths, ConvNet, Family};
@@ -14,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::ProfileError;
+use crate::store::ModelSpec;
 
 /// Widths measured of a layer type that no width list is chosen from: j e W / 8, j = 1..8.
 const COST_POINTS: u32 = 8;
@@ -22,45 +21,11 @@ const CALIBRATION_NETS: usize = 6;
 /// Seed of the first `RandomNormal` of every profiling model.
 const WEIGHT_SEED: u32 = 1;
 
-/// What a measured model is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(tag = "subject", rename_all = "snake_case")]
-pub enum Subject {
-    /// One layer.
-    Layer {
-        /// The layer.
-        layer: Layer,
-    },
-    /// A whole net.
-    Net {
-        /// The net.
-        net: ConvNet,
-    },
-    /// One value through one ReLU: what the harness itself costs.
-    Null,
-    /// A user's ONNX file.
-    File {
-        /// Its name.
-        name: String,
-    },
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Layer { layer } => layer.fmt(f),
-            Self::Net { net } => write!(f, "{} {}", net.family.name, net.summary()),
-            Self::Null => f.write_str("null"),
-            Self::File { name } => f.write_str(name),
-        }
-    }
-}
-
 /// A model to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// What it is.
-    pub subject: Subject,
+    pub spec: ModelSpec,
     /// Images a run.
     pub batch: u32,
     /// The model.
@@ -70,24 +35,24 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A subject of the family as a model with seeded weights.
+    /// A layer or net as a model with seeded weights.
     ///
     /// # Errors
     /// [`ProfileError`] where the net does not fit together.
-    pub fn new(subject: Subject, batch: u32) -> Result<Self, ProfileError> {
-        let net = match &subject {
-            Subject::Layer { layer } => layer.net(),
-            Subject::Net { net } => net.net()?,
-            Subject::Null | Subject::File { .. } => null_net(),
+    pub fn new(spec: ModelSpec, batch: u32) -> Result<Self, ProfileError> {
+        let net = match &spec {
+            ModelSpec::Layer { layer } => layer.net(),
+            ModelSpec::Net { net } => net.net()?,
+            ModelSpec::Null | ModelSpec::File { .. } => null_net(),
         };
-        Ok(Self::of_file(subject, batch, lower(&net, Init::Seeded(WEIGHT_SEED), batch)?))
+        Ok(Self::of_file(spec, batch, lower(&net, Init::Seeded(WEIGHT_SEED), batch)?))
     }
 
     /// A model as it is.
     #[must_use]
-    pub fn of_file(subject: Subject, batch: u32, onnx: Vec<u8>) -> Self {
+    pub fn of_file(spec: ModelSpec, batch: u32, onnx: Vec<u8>) -> Self {
         let digest = Digest(*blake3::hash(&onnx).as_bytes());
-        Self { subject, batch, onnx, digest }
+        Self { spec, batch, onnx, digest }
     }
 }
 
@@ -174,14 +139,14 @@ pub fn candidates(
     batch: u32,
     which: Which,
 ) -> Result<Vec<Candidate>, ProfileError> {
-    let layer = |layer| Subject::Layer { layer };
-    let mut subjects: Vec<Subject> = vec![Subject::Null];
-    subjects.extend(space_layers(family, expand).into_iter().flatten().map(layer));
+    let layer = |layer| ModelSpec::Layer { layer };
+    let mut specs: Vec<ModelSpec> = vec![ModelSpec::Null];
+    specs.extend(space_layers(family, expand).into_iter().flatten().map(layer));
     if which == Which::All {
-        subjects.extend(cost_layers(family, expand).into_iter().map(|(_, of)| layer(of)));
-        subjects.extend(calibration_nets(family, expand).into_iter().map(|net| Subject::Net { net }));
+        specs.extend(cost_layers(family, expand).into_iter().map(|(_, of)| layer(of)));
+        specs.extend(calibration_nets(family, expand).into_iter().map(|net| ModelSpec::Net { net }));
     }
-    subjects.into_iter().map(|subject| Candidate::new(subject, batch)).collect()
+    specs.into_iter().map(|spec| Candidate::new(spec, batch)).collect()
 }
 
 #[cfg(test)]

@@ -157,7 +157,9 @@ impl State<'_> {
                 Ok(_) => {}
                 Err(LinkError::Fault { code, text }) if blames_the_model(code) => {
                     self.left[candidate] = 0;
-                    take(Note::Failed { candidate, reason: format!("{code}: {text}") })?;
+                    if take(Note::Failed { candidate, reason: format!("{code}: {text}") })?.is_break() {
+                        return Ok(Some(Ended::Stopped));
+                    }
                     if code == hanas_proto::fault::FaultCode::WorkerDied {
                         return Ok(None);
                     }
@@ -228,8 +230,8 @@ impl State<'_> {
                 Outcome::Faulted { code, slot, text } => {
                     let candidate = set[usize::from(slot)];
                     self.left[candidate] = 0;
-                    take(Note::Failed { candidate, reason: format!("{code}: {text}") })?;
-                    return Ok(None);
+                    let flow = take(Note::Failed { candidate, reason: format!("{code}: {text}") })?;
+                    return Ok(flow.is_break().then_some(Ended::Stopped));
                 }
             }
         }

@@ -12,6 +12,7 @@ use super::partition::{Knob, Partition, point_text};
 use super::select::{Rules, Selection};
 use super::stability::{Sampled, Stability, select_sampled};
 use super::width::WidthSpace;
+use crate::profile::candidates::space_layers;
 use crate::store::{ChoiceRow, ModelSamples, ModelSpec};
 
 /// Version of a space's JSON; raised when a field changes its meaning.
@@ -78,7 +79,7 @@ impl HardwareSpace {
     /// [`SpaceError::Unmeasured`] where a stage has no samples, and as
     /// [`select`](super::select::select).
     pub fn build(family: &Family, samples: &[ModelSamples], settings: Settings) -> Result<Self, SpaceError> {
-        let stages: Result<Vec<StageSpace>, SpaceError> = candidates(family, settings.expand)
+        let stages: Result<Vec<StageSpace>, SpaceError> = space_layers(family, settings.expand)
             .iter()
             .enumerate()
             .map(|(stage, layers)| {
@@ -156,17 +157,6 @@ impl HardwareSpace {
     }
 }
 
-/// What has to be measured for a space: of each stage, the 3x3 stride-1 convolution at its output size
-/// and base input width, at every width 1..eW.
-#[must_use]
-pub fn candidates(family: &Family, expand: u32) -> Vec<Vec<Layer>> {
-    let stage = |(shape, side): (&hanas_models::resnet::Stage, u32)| {
-        let kind = LayerKind::Conv { kernel: 3, stride: 1, side };
-        (1..=expand * shape.width).map(|cout| Layer { kind, cin: shape.width, cout }).collect()
-    };
-    family.stages.iter().zip(family.stage_sides()).map(stage).collect()
-}
-
 fn sampled(layers: &[Layer], samples: &[ModelSamples]) -> Vec<Sampled> {
     let visits_of = |layer: &Layer| {
         let spec = ModelSpec::Layer { layer: *layer };
@@ -197,7 +187,7 @@ mod tests {
 
     fn device(family: &Family, noise: Option<Noise>, seed: u64) -> Vec<ModelSamples> {
         let mut rng = rng(seed);
-        candidates(family, 2)
+        space_layers(family, 2)
             .concat()
             .into_iter()
             .map(|layer| {
@@ -225,7 +215,7 @@ mod tests {
             let widest = |group: &[Layer]| group[group.len() - 1].cout;
             layers.chunks(size).map(|group| cheap(group).unwrap_or_else(|| widest(group))).collect()
         };
-        candidates(family, 2).iter().map(stage).collect()
+        space_layers(family, 2).iter().map(stage).collect()
     }
 
     #[test]
@@ -253,7 +243,7 @@ mod tests {
         // Without stairs the curve is a line, and its coefficients come back through noise.
         let family = Family::cifar_resnet(20, 10).unwrap();
         let mut rng = rng(5);
-        let samples: Vec<ModelSamples> = candidates(&family, 2)
+        let samples: Vec<ModelSamples> = space_layers(&family, 2)
             .concat()
             .into_iter()
             .map(|layer| ModelSamples {

@@ -1,62 +1,14 @@
 //! Who was measured.
 
-use hanas_proto::handshake::DeviceFacts;
 use rusqlite::{OptionalExtension, Row, named_params};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, int, unix_ms};
+pub use crate::link::Facts as Device;
 
 /// A row of `devices`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeviceId(pub i64);
-
-/// What the handshake said of a device; see [`DeviceFacts`] for the fields.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Device {
-    /// Host name of the board.
-    pub name: String,
-    /// Version of the agent.
-    pub agent: String,
-    /// Runtime and its version.
-    pub runtime: String,
-    /// Threads the runtime uses.
-    pub threads: u16,
-    /// Processor, as the system names it.
-    pub cpu: String,
-    /// Architecture.
-    pub arch: String,
-    /// Operating system and kernel.
-    pub os: String,
-    /// Processors online.
-    pub cores: u16,
-    /// Processors that the worker is pinned to, as a bit mask; 0 where it is not.
-    pub pinned: u64,
-    /// Memory in bytes.
-    pub memory_bytes: u64,
-    /// Frequency governor; empty where not known.
-    pub governor: String,
-    /// Smallest step of the clock that times runs, in nanoseconds.
-    pub clock_resolution_ns: u32,
-}
-
-impl From<&DeviceFacts<'_>> for Device {
-    fn from(facts: &DeviceFacts<'_>) -> Self {
-        Self {
-            name: facts.name.to_owned(),
-            agent: facts.agent.to_owned(),
-            runtime: facts.runtime.to_owned(),
-            threads: facts.threads,
-            cpu: facts.cpu.to_owned(),
-            arch: facts.arch.to_owned(),
-            os: facts.os.to_owned(),
-            cores: facts.cores,
-            pinned: facts.pinned,
-            memory_bytes: facts.memory_bytes,
-            governor: facts.governor.to_owned(),
-            clock_resolution_ns: facts.clock_resolution_ns,
-        }
-    }
-}
 
 /// `d` is of the setting of `k`: what decides timings is equal. The agent's version, the kernel and
 /// the memory may differ.

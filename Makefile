@@ -1,0 +1,45 @@
+# The two commands: `make demo` and `make test`. Both do all their own set-up and need a Rust
+# toolchain, a C++ compiler, Python 3 with pip, and make.
+CARGO ?= cargo
+# Two OpenMP threads that spin on a busy two-core machine are slower than one.
+export OMP_WAIT_POLICY ?= passive
+# These would put binaries where they do not find libtorch (see models/build/rpath.rs).
+ifneq ($(RUSTFLAGS),)
+$(error RUSTFLAGS is set; unset it, it breaks the path to libtorch)
+endif
+ifneq ($(CARGO_TARGET_DIR),)
+$(error CARGO_TARGET_DIR is set; unset it, the binaries find libtorch relative to ./target)
+endif
+
+.PHONY: help setup build demo test bench lint doc clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## libtorch into third_party/ (once)
+	@models/libtorch/setup.sh third_party/libtorch
+
+build: setup ## hanas and hanas-agent, optimised
+	$(CARGO) build --release --locked --workspace
+
+demo: build ## Profile, search, train, export and verify on this machine; writes demo/report.html
+	tests/demo.sh
+
+test: build ## All tests
+	$(CARGO) test --release --locked --workspace
+	$(CARGO) check --release --locked -p hanas --no-default-features
+
+bench: build ## The figures, as a table and in target/figures.json
+	$(CARGO) run --release --locked -q -p hanas-tests --bin figures
+
+lint: setup ## Format, clippy, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
+
+doc: setup ## Rust documentation in target/doc; the book's sources are in docs/src
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
+
+clean: ## All but libtorch
+	$(CARGO) clean
+	rm -rf demo

@@ -1,0 +1,233 @@
+//! `hanas space`: the hardware-aware space of a task on a device.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::context::{Global, TaskArg, query, stored_device};
+use super::output::{Format, Table, json, text};
+use crate::latency::Statistic;
+use crate::report;
+use crate::space::htas::{HardwareSpace, Settings, StageSpace};
+use crate::space::partition::point_text;
+use crate::space::select::{Candidates, Rules};
+use crate::store::{SampleQuery, Saved, Store};
+
+/// Under this name the store keeps the spaces of convnet families.
+pub const SPACE: &str = "htas";
+
+/// Subcommands of `hanas space`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Choose widths from the stored samples and keep the space
+    Build(BuildArgs),
+    /// The last space built: latency, fit, scores, groups, choices
+    Show(ShowArgs),
+    /// How likely a rerun makes the same choices
+    Stability(ShowArgs),
+}
+
+/// How choices are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Mode {
+    /// Low quantile less its standard error, widths from 4 up, ties reported
+    #[default]
+    Project,
+    /// As the paper: median, plain argmax, any width
+    Paper,
+}
+
+/// Arguments of `hanas space build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    #[command(flatten)]
+    task: TaskArg,
+    /// A board's name or row number, as the store has it [default: the last profiled]
+    #[arg(long, short)]
+    device: Option<String>,
+    /// How choices are made
+    #[arg(long, value_enum, default_value_t)]
+    mode: Mode,
+    /// What of the samples is the latency: min, median or a quantile such as q05 [default: the mode's]
+    #[arg(long, value_parser = statistic)]
+    estimator: Option<Statistic>,
+    /// Exponent of the fitted line f(x) = k x^alpha + b
+    #[arg(long, default_value_t = 1.0)]
+    alpha: f64,
+    /// Groups a stage
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64))]
+    groups: u32,
+    /// Widths up to this many times the base width
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=4))]
+    expand: u32,
+    /// Only the widest width of each latency level may be chosen
+    #[arg(long)]
+    staircase: bool,
+}
+
+/// Arguments of `hanas space show` and `stability`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    task: TaskArg,
+    /// A board's name or row number, as the store has it [default: the last profiled]
+    #[arg(long, short)]
+    device: Option<String>,
+}
+
+fn statistic(text: &str) -> Result<Statistic, String> {
+    match text {
+        "min" => Ok(Statistic::Min),
+        "median" => Ok(Statistic::Median),
+        _ => text
+            .strip_prefix('q')
+            .and_then(|percent| percent.parse::<f64>().ok())
+            .filter(|percent| (0.0..=100.0).contains(percent))
+            .map(|percent| Statistic::Quantile(percent / 100.0))
+            .ok_or_else(|| "write min, median or a quantile in percent such as q05".to_owned()),
+    }
+}
+
+/// Runs the command.
+pub fn run(global: &Global, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Build(args) => build(global, &args),
+        Command::Show(args) => {
+            let saved = last(global, &args)?;
+            show(global, &saved.value)
+        }
+        Command::Stability(args) => stability(global, &last(global, &args)?.value),
+    }
+}
+
+fn build(global: &Global, args: &BuildArgs) -> anyhow::Result<()> {
+    let TaskArg { task, batch } = &args.task;
+    let mut store = global.existing_store()?;
+    let device = stored_device(&store, args.device.as_deref(), task, *batch)?;
+    let query = query(device, task, *batch);
+    let clock = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
+    let mut rules = match args.mode {
+        Mode::Project => Rules::project(),
+        Mode::Paper => Rules::paper(),
+    };
+    rules.alpha = args.alpha;
+    rules.statistic = args.estimator.unwrap_or(rules.statistic);
+    if args.staircase {
+        rules.candidates = Candidates::Staircase;
+    }
+    let settings =
+        Settings { expand: args.expand, groups: args.groups, ..Settings::new(rules, *batch, clock) };
+    let space = HardwareSpace::build(&task.family, &store.samples(&query)?, settings)?;
+    store.save_space(&query, SPACE, &space, &space.rows())?;
+    summary(global, &space)
+}
+
+/// The last space built for a task, with a note on stderr where newer sessions are not in it.
+fn last(global: &Global, args: &ShowArgs) -> anyhow::Result<Saved<HardwareSpace>> {
+    let TaskArg { task, batch } = &args.task;
+    let store = global.existing_store()?;
+    let device = stored_device(&store, args.device.as_deref(), task, *batch)?;
+    load(&store, &query(device, task, *batch))
+}
+
+/// The last space built for a query.
+pub fn load(store: &Store, query: &SampleQuery<'_>) -> anyhow::Result<Saved<HardwareSpace>> {
+    let saved = store.load_space::<HardwareSpace>(query, SPACE)?;
+    let saved = saved.ok_or_else(|| {
+        let task = query.task.unwrap_or_default();
+        anyhow::anyhow!(
+            "no space of {task} yet; run `hanas space build --task {task} --batch {}` first",
+            query.batch
+        )
+    })?;
+    if saved.is_stale() {
+        eprintln!("note: {} newer session(s) are not in this space; build it again", saved.newer.len());
+    }
+    Ok(saved)
+}
+
+fn summary(global: &Global, space: &HardwareSpace) -> anyhow::Result<()> {
+    match global.format {
+        Format::Json => json(space),
+        Format::Csv => text(&choices(space).to_csv()),
+        Format::Text => {
+            let mut page = String::new();
+            for stage in &space.stages {
+                let list: Vec<String> =
+                    stage.selection.choices.iter().map(|choice| point_text(&choice.chosen.point)).collect();
+                page.push_str(&format!("{0}x{0}: {1}\n", stage.side, list.join(", ")));
+            }
+            page.push_str(&sureness(space));
+            text(&page)
+        }
+    }
+}
+
+fn sureness(space: &HardwareSpace) -> String {
+    let (same, of) = space.mean_same();
+    let ties: usize =
+        space.stages.iter().flat_map(|stage| &stage.selection.choices).filter(|c| !c.tied.is_empty()).count();
+    format!(
+        "a rerun repeats {same:.1} of {of} choices on average; {ties} are ties with another width; all of them with probability {:.2}\n",
+        space.rerun_same()
+    )
+}
+
+fn choices(space: &HardwareSpace) -> Table {
+    let mut table = Table::new(&[
+        "output",
+        "group",
+        "width",
+        "latency us",
+        "+- us",
+        "fit us",
+        "score us",
+        "rerun same",
+        "tied with",
+    ]);
+    for stage in &space.stages {
+        for choice in &stage.selection.choices {
+            let us = |ns: f64| format!("{:.2}", ns / 1e3);
+            let tied: Vec<String> = choice.tied.iter().map(|point| point_text(point)).collect();
+            table.row(vec![
+                format!("{0}x{0}", stage.side),
+                choice.cell.to_string(),
+                point_text(&choice.chosen.point),
+                us(choice.chosen.m_ns),
+                us(choice.chosen.se_ns),
+                us(choice.chosen.f_ns),
+                us(choice.chosen.score_ns),
+                choice.rerun_same.map_or_else(String::new, |same| format!("{same:.2}")),
+                tied.join(" "),
+            ]);
+        }
+    }
+    table
+}
+
+fn show(global: &Global, space: &HardwareSpace) -> anyhow::Result<()> {
+    match global.format {
+        Format::Json => json(space),
+        Format::Csv => text(&choices(space).to_csv()),
+        Format::Text => {
+            let mut page = String::new();
+            for stage in &space.stages {
+                page.push_str(&picture(stage));
+                page.push('\n');
+            }
+            page.push_str(&choices(space).to_text());
+            page.push_str(&sureness(space));
+            text(&page)
+        }
+    }
+}
+
+fn picture(stage: &StageSpace) -> String {
+    report::terminal::stage(stage)
+}
+
+fn stability(global: &Global, space: &HardwareSpace) -> anyhow::Result<()> {
+    match global.format {
+        Format::Json => json(space),
+        Format::Csv => text(&choices(space).to_csv()),
+        Format::Text => text(&(choices(space).to_text() + &sureness(space))),
+    }
+}
