@@ -75,7 +75,7 @@ impl LayerFits {
     /// The points of every layer type in stored samples: the layers of its kind and base input width.
     ///
     /// # Errors
-    /// As [`estimate`].
+    /// As [`estimate()`].
     pub fn points(
         family: &Family,
         samples: &[ModelSamples],

@@ -1,6 +1,6 @@
 //! Raw samples -> estimates with errors -> fitted latency models.
 //!
-//! - [`estimate`]: a model's visits -> its latency and how sure that is;
+//! - [`mod@estimate`]: a model's visits -> its latency and how sure that is;
 //! - [`verdict`]: a session's samples and contexts -> trustworthy or not, and why;
 //! - [`reason`]: what such a verdict can name;
 //! - [`trend`]: the tests that the verdict is made of;

@@ -195,7 +195,7 @@ impl PairwiseLatency {
     /// Tables of all layers in stored samples.
     ///
     /// # Errors
-    /// As [`estimate`].
+    /// As [`estimate()`].
     pub fn from_samples(
         samples: &[ModelSamples],
         statistic: Statistic,

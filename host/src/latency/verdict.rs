@@ -29,7 +29,7 @@ pub const DRIFT_P: f64 = 0.01;
 pub const MIN_STEP: f64 = 0.04;
 
 /// Two groups nearer than this are one hump cut in two: an exponential tail's halves are at 3.1, see
-/// [`levels`](super::trend::levels).
+/// [`levels`].
 pub const MIN_SEPARATION: f64 = 4.5;
 
 /// A group smaller than this is outliers, not a level.

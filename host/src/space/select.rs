@@ -124,6 +124,16 @@ pub enum DropReason {
     Dominated,
 }
 
+impl std::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "nothing of it was measured",
+            Self::BelowFloor => "all of it lies below the smallest width allowed",
+            Self::Dominated => "wider ones are as fast",
+        })
+    }
+}
+
 /// A cell without a choice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Dropped {

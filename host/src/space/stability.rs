@@ -2,7 +2,7 @@
 //!
 //! In: the raw visits behind a selection. Out: for each choice and for all of them together, the share
 //! of replicates that agree. A replicate draws every point's visits anew with replacement (block
-//! bootstrap, as in [`estimate`](crate::latency::estimate)), fits the line again and chooses again by
+//! bootstrap, as in [`estimate`](mod@crate::latency::estimate)), fits the line again and chooses again by
 //! the same rules. Points are drawn independently, which leaves out what a round does to all points
 //! alike; that moves the line with them and so changes little. Standard errors keep their values.
 
