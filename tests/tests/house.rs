@@ -46,9 +46,8 @@ fn crates_depend_in_one_direction() {
 }
 
 /// The order in which data flows through the host; a module imports only from those before it.
-const HOST: [&str; 11] = [
-    "task", "link", "store", "profile", "latency", "space", "data", "search", "train", "report", "cli",
-];
+const HOST: [&str; 11] =
+    ["task", "link", "store", "profile", "latency", "space", "data", "search", "train", "report", "cli"];
 
 #[test]
 fn host_modules_look_only_to_their_left() {

@@ -148,7 +148,7 @@ pub fn time(
         let asked = stop.load(std::sync::atomic::Ordering::Relaxed);
         Ok(if asked || failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     });
-    progress.finish();
+    drop(progress);
     if let Some(reason) = failure {
         anyhow::bail!("the device cannot run it: {reason}");
     }

@@ -138,7 +138,7 @@ fn record(
         let asked = stop.load(std::sync::atomic::Ordering::Relaxed);
         Ok(if asked { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     });
-    progress.finish();
+    drop(progress);
     // What came after the last round's end is safe as well.
     recorder.flush()?;
     Ok(ended?)

@@ -54,9 +54,11 @@ impl Progress {
             self.bar.println(line);
         }
     }
+}
 
+impl Drop for Progress {
     /// Takes the bar away.
-    pub fn finish(&self) {
+    fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }

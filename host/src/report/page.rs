@@ -157,7 +157,8 @@ pub(super) mod tests {
     use crate::latency::synthetic::{Noise, rng, scaled_visits};
     use crate::latency::verdict::{Reason, Verdict};
     use crate::latency::{Statistic, estimate};
-    use crate::space::htas::{Settings, candidates};
+    use crate::profile::candidates::space_layers;
+    use crate::space::htas::Settings;
     use crate::space::select::Rules;
     use crate::store::{DeviceId, ModelId, ModelSamples, ModelSpec, Plan, SessionId};
 
@@ -176,7 +177,7 @@ pub(super) mod tests {
             onnx_bytes: 300,
             visits: scaled_visits(&mut rng, Noise::HeavyTail, 20, 5, ns(layer.cout, layer.kind.side())),
         };
-        let samples: Vec<ModelSamples> = candidates(&family, 2).concat().into_iter().map(sample).collect();
+        let samples: Vec<ModelSamples> = space_layers(&family, 2).concat().into_iter().map(sample).collect();
         HardwareSpace::build(&family, &samples, Settings::new(Rules::project(), 1, 1)).unwrap()
     }
 

@@ -1,0 +1,186 @@
+//! `hanas report`: a task on a device and its runs, as one HTML page.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+
+use super::context::{Global, TaskArg, query, stored_device};
+use super::output::{Format, json, text};
+use super::space;
+use crate::latency::{Statistic, estimate};
+use crate::report::line_chart::{LineChart, Series};
+use crate::report::net_chart::Net;
+use crate::report::page::{Making, Overhead, Page, Session, Space};
+use crate::search::config::{Gate, Strategy};
+use crate::search::progress::{SearchEpoch, TrainEpoch, read_lines};
+use crate::search::run::{NetRecord, RunDir, write_whole};
+use crate::store::{DeviceId, ModelSamples, ModelSpec, Store, Visit};
+
+/// Arguments of `hanas report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Folders of runs to show
+    runs: Vec<PathBuf>,
+    #[command(flatten)]
+    task: TaskArg,
+    /// A board's name or row number, as the store has it [default: the last profiled]
+    #[arg(long, short)]
+    device: Option<String>,
+    /// The page to write
+    #[arg(long, short, default_value = "report.html", value_name = "FILE")]
+    output: PathBuf,
+}
+
+#[derive(serde::Serialize)]
+struct Written {
+    file: PathBuf,
+    bytes: usize,
+}
+
+/// Runs the command.
+pub fn run(global: &Global, args: &ReportArgs) -> anyhow::Result<()> {
+    let TaskArg { task, batch } = &args.task;
+    let store = global.existing_store()?;
+    let device = stored_device(&store, args.device.as_deref(), task, *batch)?;
+    let query = query(device, task, *batch);
+    let samples = store.samples(&query)?;
+    let facts = store.device(device)?;
+    let clock = facts.as_ref().map_or(1, |facts| facts.clock_resolution_ns);
+    let name = facts.as_ref().map_or_else(String::new, |facts| format!(" on {}", facts.name));
+    let mut page = Page {
+        title: format!("{}{name}, batch {batch}", task.name),
+        made_unix_ms: now_unix_ms(),
+        sessions: sessions(&store, device, &task.name, *batch)?,
+        overhead: overhead(&samples, clock),
+        device: facts,
+        making: Making {
+            commands: vec![std::env::args().collect::<Vec<_>>().join(" ")],
+            versions: vec![("hanas".to_owned(), env!("CARGO_PKG_VERSION").to_owned())],
+            notes: Vec::new(),
+        },
+        ..Page::default()
+    };
+    if let Ok(saved) = space::load(&store, &query) {
+        let newer_sessions = saved.newer.len();
+        page.spaces.push(Space { title: task.name.clone(), space: saved.value, newer_sessions });
+    }
+    for path in &args.runs {
+        add_run(&mut page, &RunDir::open(path)?)?;
+    }
+    let html = page.html();
+    write_whole(&args.output, html.as_bytes())?;
+    let written = Written { file: args.output.clone(), bytes: html.len() };
+    match global.format {
+        Format::Json => json(&written),
+        _ => text(&format!("{}: {} bytes\n", written.file.display(), written.bytes)),
+    }
+}
+
+fn now_unix_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn sessions(store: &Store, device: DeviceId, task: &str, batch: u32) -> anyhow::Result<Vec<Session>> {
+    let mut sessions = Vec::new();
+    for row in store.sessions()? {
+        if row.device == device && row.task == task && row.batch == batch {
+            let contexts = store.contexts(row.id)?;
+            sessions.push(Session { row, contexts });
+        }
+    }
+    Ok(sessions)
+}
+
+/// The harness's own cost beside the shortest model that was measured.
+fn overhead(samples: &[ModelSamples], clock_ns: u32) -> Option<Overhead> {
+    let of = |visits: &[Visit]| estimate(visits, Statistic::Median, clock_ns).ok();
+    let null = samples.iter().find(|model| model.spec == ModelSpec::Null)?;
+    let others = samples.iter().filter(|model| model.spec != ModelSpec::Null);
+    let shortest_ns = others.filter_map(|model| of(&model.visits)).map(|found| found.median_ns).reduce(f64::min)?;
+    Some(Overhead { null: of(&null.visits)?, shortest_ns })
+}
+
+/// Puts a run's net, its base net and its curves on the page.
+fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
+    let record = dir.record()?;
+    let name = dir.path().file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
+    let training = dir.training().ok();
+    let verify = dir.verify().ok();
+    if let Ok(base) = dir.base()
+        && page.nets.iter().all(|net| net.strategy != "base")
+    {
+        let accuracy = training.as_ref().and_then(|training| training.teacher_test_accuracy);
+        let base_ns = verify.as_ref().map(|verify| verify.base_ns).or(base.measured_ns);
+        page.nets.push(Net { accuracy, latency_ns: base_ns, ..net_row("base", "base", &base) });
+    }
+    if let Ok(found) = dir.net() {
+        let budget_ns = match record.config.gate {
+            Gate::Latency { budget_ns } => Some(budget_ns),
+            Gate::Flops { .. } => None,
+        };
+        let row = net_row(&name, strategy(record.config.strategy), &found);
+        page.nets.push(Net {
+            accuracy: training.as_ref().map(|training| training.test_accuracy),
+            latency_ns: verify.as_ref().map(|verify| verify.measured_ns).or(found.measured_ns),
+            latency_se_ns: verify.as_ref().map_or(0.0, |verify| verify.error_ns),
+            budget_ns,
+            ..row
+        });
+    }
+    let search: Vec<SearchEpoch> = read_lines(&dir.search_log()).unwrap_or_default();
+    let of = |name: &str, value: &dyn Fn(&SearchEpoch) -> f64| Series {
+        name: name.to_owned(),
+        points: search.iter().map(|line| (f64::from(line.epoch + 1), value(line))).collect(),
+    };
+    if !search.is_empty() {
+        let losses = vec![of("weights", &|line| line.weight_loss), of("architecture", &|line| line.logit_loss)];
+        page.curves.push(chart(&format!("{name}: search loss"), "cross entropy", losses));
+        if matches!(record.config.gate, Gate::Latency { .. }) {
+            let costs = vec![
+                of("expected", &|line| line.expected_cost / 1e6),
+                of("argmax net, estimated", &|line| line.estimated_cost / 1e6),
+                of("argmax net, measured", &|line| line.measured_cost / 1e6),
+                of("budget", &|line| line.target_cost / 1e6),
+            ];
+            page.curves.push(chart(&format!("{name}: latency during the search"), "ms", costs));
+        }
+    }
+    let trained: Vec<TrainEpoch> = read_lines(&dir.train_log()).unwrap_or_default();
+    if !trained.is_empty() {
+        let point = |line: &TrainEpoch| (f64::from(line.epoch + 1), 100.0 * line.accuracy);
+        let series = Series { name: "training images".to_owned(), points: trained.iter().map(point).collect() };
+        page.curves.push(chart(&format!("{name}: training"), "accuracy, %", vec![series]));
+    }
+    Ok(())
+}
+
+fn chart(title: &str, y_label: &str, series: Vec<Series>) -> LineChart {
+    LineChart { title: title.to_owned(), x_label: "epoch".to_owned(), y_label: y_label.to_owned(), series }
+}
+
+fn net_row(name: &str, strategy: &str, record: &NetRecord) -> Net {
+    Net {
+        name: name.to_owned(),
+        strategy: strategy.to_owned(),
+        accuracy: None,
+        latency_ns: record.measured_ns,
+        latency_se_ns: 0.0,
+        predicted_ns: record.predicted_ns,
+        budget_ns: None,
+        macs: record.macs,
+        params: record.params,
+        widths: record.summary.clone(),
+    }
+}
+
+const fn strategy(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::Htas => "htas",
+        Strategy::Tas { .. } => "tas",
+        Strategy::Aligned => "aligned",
+        Strategy::Random => "random",
+        Strategy::Uniform => "uniform",
+    }
+}

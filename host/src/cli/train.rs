@@ -1,0 +1,143 @@
+//! `hanas train`: trains a found net, distilled from its base net.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use serde::Serialize;
+
+use super::context::Global;
+use super::images::ImageArgs;
+use super::output::{Format, json, text};
+use super::watch::Watch;
+use super::{Interrupted, interrupt};
+use crate::data::{Data, Normalisation};
+use crate::search::checkpoint::save_weights;
+use crate::search::run::{RunDir, RunRecord, SCHEMA_VERSION, TrainRecord};
+use crate::train::TrainError;
+use crate::train::config::TrainConfig;
+use crate::train::distil::{Files, Frozen, Request, train};
+use crate::train::teacher::teacher;
+
+/// Arguments of `hanas train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// The run's folder
+    run: PathBuf,
+    #[command(flatten)]
+    images: ImageArgs,
+    /// The paper's recipe (300 epochs and 5 warm-up, batch 256) instead of the scaled one (19 and 1, 128)
+    #[arg(long)]
+    paper: bool,
+    /// Epochs
+    #[arg(long)]
+    epochs: Option<u32>,
+    /// Epochs before those, with a rising learning rate
+    #[arg(long)]
+    warmup_epochs: Option<u32>,
+    /// Images of a training step
+    #[arg(long)]
+    train_batch: Option<usize>,
+    /// Seed [default: the search's]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Train on labels alone, without the base net as teacher
+    #[arg(long)]
+    no_teacher: bool,
+    /// Where trained base nets are kept [default: `teachers` beside the run]
+    #[arg(long, value_name = "FOLDER")]
+    teachers: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Outcome<'a> {
+    run: &'a Path,
+    #[serde(flatten)]
+    record: TrainRecord,
+}
+
+/// Runs the command.
+pub fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
+    let dir = RunDir::open(&args.run)?;
+    let record = dir.record()?;
+    let net = dir.net().context("the search has not found its net yet")?;
+    let (data, normalisation) = args.images.load(&record.task)?;
+    let config = config(args, record.config.seed)?;
+    let frozen = match args.no_teacher {
+        true => None,
+        false => Some(base_net(global, args, &record, &config, &data, &normalisation)?),
+    };
+    let graph = net.net.net()?;
+    let request = Request {
+        config: &config,
+        net: &graph,
+        data: &data,
+        normalisation: &normalisation,
+        teacher: frozen.as_ref(),
+    };
+    let files = Files { checkpoint: dir.train_checkpoint(), log: dir.train_log() };
+    let mut watch = Watch::new("train", global.quiet);
+    let trained = train(&request, Some(&files), &mut watch.monitor(interrupt::watch())).map_err(interrupted)?;
+    drop(watch);
+    save_weights(&dir.weights(), &trained.weights)?;
+    let record = TrainRecord {
+        schema_version: SCHEMA_VERSION,
+        train_images: data.train.len(),
+        test_images: data.test.len(),
+        test_accuracy: trained.test_accuracy,
+        teacher_test_accuracy: frozen.map(|frozen| frozen.accuracy(&data.test, &normalisation)),
+        config,
+    };
+    dir.save_training(&record)?;
+    print(global, &Outcome { run: &args.run, record })
+}
+
+fn config(args: &TrainArgs, seed: u64) -> anyhow::Result<TrainConfig> {
+    let seed = args.seed.unwrap_or(seed);
+    let mut config = if args.paper { TrainConfig::paper(seed) } else { TrainConfig::scaled(seed) };
+    config.epochs = args.epochs.unwrap_or(config.epochs);
+    config.warmup_epochs = args.warmup_epochs.unwrap_or(config.warmup_epochs);
+    config.batch = args.train_batch.unwrap_or(config.batch);
+    config.check()?;
+    Ok(config)
+}
+
+/// The trained base net, from its cache or trained now.
+fn base_net(
+    global: &Global,
+    args: &TrainArgs,
+    record: &RunRecord,
+    config: &TrainConfig,
+    data: &Data,
+    normalisation: &Normalisation,
+) -> anyhow::Result<Frozen> {
+    let beside = || args.run.parent().unwrap_or(Path::new("")).join("teachers");
+    let folder = args.teachers.clone().unwrap_or_else(beside);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let net = record.task.family.base().net()?;
+    let mut watch = Watch::new("teacher", global.quiet);
+    let mut monitor = watch.monitor(interrupt::watch());
+    teacher(&record.task.name, &net, config, data, normalisation, &folder, &mut monitor).map_err(interrupted)
+}
+
+fn interrupted(error: TrainError) -> anyhow::Error {
+    match error {
+        TrainError::Interrupted => {
+            Interrupted { kept: "the same command goes on from the last epoch".to_owned() }.into()
+        }
+        other => other.into(),
+    }
+}
+
+fn print(global: &Global, outcome: &Outcome<'_>) -> anyhow::Result<()> {
+    if global.format == Format::Json {
+        return json(outcome);
+    }
+    let TrainRecord { test_accuracy, teacher_test_accuracy, test_images, .. } = &outcome.record;
+    let base = teacher_test_accuracy.map_or_else(String::new, |of| format!(" (base net {:.2}%)", 100.0 * of));
+    let run = outcome.run.display();
+    text(&format!(
+        "test accuracy {:.2}%{base} on {test_images} images, last epoch\nnext: hanas export {run}; hanas verify {run} --device ...\n",
+        100.0 * test_accuracy
+    ))
+}

@@ -1,0 +1,64 @@
+//! A search or training as it is watched on stderr.
+
+use std::sync::atomic::AtomicBool;
+
+use super::progress::Progress;
+use crate::search::progress::{Event, Monitor};
+
+/// Shows steps as a bar and epochs as lines.
+pub struct Watch {
+    show: Box<dyn FnMut(Event<'_>)>,
+}
+
+impl Watch {
+    /// Watches `what`.
+    pub fn new(what: &str, quiet: bool) -> Self {
+        let what = what.to_owned();
+        let mut progress: Option<Progress> = None;
+        let show = move |event: Event<'_>| match event {
+            Event::Step { epoch, epochs, step, steps, loss } => {
+                let total = u64::from(epochs) * steps as u64;
+                let bar = progress.get_or_insert_with(|| Progress::new(&what, total, quiet));
+                bar.at(u64::from(epoch) * steps as u64 + step as u64 + 1, &format!("loss {loss:.3}"));
+            }
+            Event::Search(line) if !quiet => {
+                let text = format!(
+                    "epoch {:>3}  loss {:.3}  accuracy {:.3}  expected {:.4e}  argmax {:.4e} of {:.4e}  {:.0} s",
+                    line.epoch + 1,
+                    line.weight_loss,
+                    line.weight_accuracy,
+                    line.expected_cost,
+                    line.estimated_cost,
+                    line.target_cost,
+                    line.wall_ms as f64 / 1e3
+                );
+                say(progress.as_ref(), &text);
+            }
+            Event::Train(line) if !quiet => {
+                let test = line.test_accuracy.map_or_else(String::new, |of| format!("  test {of:.4}"));
+                let text = format!(
+                    "epoch {:>3}  loss {:.3}  accuracy {:.3}{test}  {:.0} s",
+                    line.epoch + 1,
+                    line.loss,
+                    line.accuracy,
+                    line.wall_ms as f64 / 1e3
+                );
+                say(progress.as_ref(), &text);
+            }
+            Event::Search(_) | Event::Train(_) => {}
+        };
+        Self { show: Box::new(show) }
+    }
+
+    /// What the search or training reports to.
+    pub fn monitor<'a>(&'a mut self, stop: &'a AtomicBool) -> Monitor<'a> {
+        Monitor { watch: &mut *self.show, stop }
+    }
+}
+
+fn say(progress: Option<&Progress>, line: &str) {
+    match progress {
+        Some(progress) => progress.say(line),
+        None => eprintln!("{line}"),
+    }
+}
