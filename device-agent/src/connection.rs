@@ -1,0 +1,221 @@
+//! Frames over a link: bytes in -> messages; messages -> bytes out.
+//!
+//! A thread per connection reads. Writing goes through an [`Outbox`], which never blocks who sends: a
+//! socket takes what it can at once, the rest is left to the connection's own writer thread.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hanas_proto::frame::{CRC_BYTES, Deframer, FrameError, Step, decode, encode, framed_len};
+use hanas_proto::{ToAgent, ToHost};
+use rustix::net::{SendFlags, Shutdown};
+
+use crate::conversation::Conversation;
+use crate::link::Link;
+use crate::supervisor::Supervisor;
+
+/// Longest payload the agent takes: a chunk of 64 KiB and its envelope.
+pub const MAX_FRAME: usize = 66 * 1024;
+
+/// Chunks that a host may have under way.
+pub const WINDOW: u16 = 16;
+
+/// Bytes in an outbox beyond which who fills it has to wait.
+pub const HIGH_WATER: usize = 1 << 20;
+
+/// Bytes asked of a link at a time: some chunks, so that a fast link costs few calls.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Turns messages into frames, in storage of its own.
+#[derive(Debug)]
+pub struct Framer {
+    scratch: Vec<u8>,
+    out: Vec<u8>,
+}
+
+impl Default for Framer {
+    fn default() -> Self {
+        Self { scratch: vec![0; MAX_FRAME + CRC_BYTES], out: vec![0; framed_len(MAX_FRAME)] }
+    }
+}
+
+impl Framer {
+    /// The frame of `message`; empty where it is longer than [`MAX_FRAME`], which no message that the
+    /// agent makes is: texts are cut and series are split before.
+    pub fn frame(&mut self, message: &ToHost<'_>) -> &[u8] {
+        encode(message, &mut self.scratch, &mut self.out).unwrap_or_default()
+    }
+}
+
+/// What waits to be written to one host.
+#[derive(Debug)]
+pub struct Outbox {
+    pending: Mutex<Pending>,
+    changed: Condvar,
+    socket: Option<OwnedFd>,
+    /// Who is there, for the log.
+    pub peer: String,
+}
+
+#[derive(Debug)]
+struct Pending {
+    bytes: Vec<u8>,
+    /// The writer thread is at it; nobody may overtake it.
+    writing: bool,
+    closed: bool,
+    last_sent: Instant,
+}
+
+impl Outbox {
+    /// An empty one for a stream that may be a socket.
+    #[must_use]
+    pub fn new(socket: Option<OwnedFd>, peer: String) -> Self {
+        let pending = Pending { bytes: Vec::new(), writing: false, closed: false, last_sent: Instant::now() };
+        Self { pending: Mutex::new(pending), changed: Condvar::new(), socket, peer }
+    }
+
+    /// Adds frames to be sent with the next [`flush`](Self::flush).
+    pub fn push(&self, frames: &[u8]) {
+        let mut pending = self.pending();
+        if !pending.closed {
+            pending.bytes.extend_from_slice(frames);
+        }
+    }
+
+    /// Sends what is there, without blocking.
+    pub fn flush(&self) {
+        let mut pending = self.pending();
+        if pending.bytes.is_empty() || pending.closed {
+            return;
+        }
+        pending.last_sent = Instant::now();
+        if let Some(socket) = &self.socket
+            && !pending.writing
+        {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            // An error shows again in the reader or the writer thread, which end the connection.
+            let sent = rustix::net::send(socket, &pending.bytes, flags).unwrap_or(0);
+            pending.bytes.drain(..sent);
+        }
+        if !pending.bytes.is_empty() {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Adds frames and sends them.
+    pub fn send(&self, frames: &[u8]) {
+        self.push(frames);
+        self.flush();
+    }
+
+    /// Whether more waits than should be added to.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let pending = self.pending();
+        pending.bytes.len() > HIGH_WATER && !pending.closed
+    }
+
+    /// Waits until there is room, or the connection is closed.
+    pub fn wait_for_room(&self) {
+        let mut pending = self.pending();
+        while pending.bytes.len() > HIGH_WATER && !pending.closed {
+            pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// How long nothing has been sent.
+    #[must_use]
+    pub fn quiet_for(&self) -> Duration {
+        self.pending().last_sent.elapsed()
+    }
+
+    /// Ends the connection: nothing more is sent, and a socket's reader finds the end.
+    pub fn close(&self) {
+        let mut pending = self.pending();
+        pending.closed = true;
+        pending.bytes = Vec::new();
+        if let Some(socket) = &self.socket {
+            // Fails only where the other side was first.
+            rustix::net::shutdown(socket, Shutdown::Both).ok();
+        }
+        self.changed.notify_all();
+    }
+
+    /// The writer thread: writes what could not be sent at once, until closed or the link fails.
+    fn write_to(&self, writer: &mut dyn Write) {
+        loop {
+            let bytes = {
+                let mut pending = self.pending();
+                while pending.bytes.is_empty() && !pending.closed {
+                    pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
+                }
+                if pending.closed {
+                    return;
+                }
+                pending.writing = true;
+                std::mem::take(&mut pending.bytes)
+            };
+            let written = writer.write_all(&bytes).and_then(|()| writer.flush());
+            self.pending().writing = false;
+            self.changed.notify_all();
+            if written.is_err() {
+                self.close();
+            }
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Talks with one host until it is gone.
+pub fn serve(link: Link, supervisor: &Arc<Supervisor>) {
+    let Link { mut reader, mut writer, socket, peer } = link;
+    let outbox = Arc::new(Outbox::new(socket, peer));
+    let writing = {
+        let outbox = Arc::clone(&outbox);
+        thread::spawn(move || outbox.write_to(&mut *writer))
+    };
+    let mut conversation = Conversation::new(Arc::clone(supervisor), Arc::clone(&outbox));
+    let mut deframer = Deframer::new(vec![0; framed_len(MAX_FRAME)]);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => feed(&mut deframer, &buffer[..read], &mut conversation, &outbox),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    drop(conversation);
+    outbox.close();
+    writing.join().ok();
+}
+
+fn feed(
+    deframer: &mut Deframer<Vec<u8>>,
+    mut bytes: &[u8],
+    conversation: &mut Conversation,
+    outbox: &Outbox,
+) {
+    while !bytes.is_empty() {
+        let (taken, step) = deframer.feed(bytes);
+        bytes = &bytes[taken..];
+        // Noise, a cut frame, another protocol's message: the host asks again.
+        if let Step::Frame(payload) = step
+            && let Ok(message) = message(payload)
+        {
+            // A host that asks faster than it listens is heard no further.
+            outbox.wait_for_room();
+            conversation.take(message, bytes.is_empty());
+        }
+    }
+}
+
+fn message(payload: &[u8]) -> Result<ToAgent<'_>, FrameError> {
+    decode(payload)
+}

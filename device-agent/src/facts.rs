@@ -1,0 +1,148 @@
+//! What the device is, from the system's own files; the worker adds what only it knows.
+
+use std::fs;
+use std::thread;
+
+use hanas_proto::handshake::{DeviceFacts, ModelForm};
+
+use crate::orders::Ready;
+
+/// Version of the agent.
+pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Longest text in the facts, in characters: all of them and their envelope fit a handshake's frame.
+const TEXT: usize = 56;
+
+/// What the supervisor knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    name: String,
+    cpu: String,
+    os: String,
+    cores: u16,
+    memory_bytes: u64,
+}
+
+/// What the first worker said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerFacts {
+    runtime: String,
+    form: ModelForm,
+    pinned: u64,
+    clock_resolution_ns: u32,
+    governor: String,
+}
+
+impl Default for WorkerFacts {
+    fn default() -> Self {
+        Self {
+            runtime: String::new(),
+            form: ModelForm::Onnx,
+            pinned: 0,
+            clock_resolution_ns: 0,
+            governor: String::new(),
+        }
+    }
+}
+
+impl From<Ready<'_>> for WorkerFacts {
+    fn from(ready: Ready<'_>) -> Self {
+        let cpu = if ready.pinned == 0 { 0 } else { ready.pinned.trailing_zeros() };
+        let governor = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor");
+        Self {
+            runtime: cut(ready.runtime),
+            form: ready.form,
+            pinned: ready.pinned,
+            clock_resolution_ns: ready.clock_resolution_ns,
+            governor: read(&governor),
+        }
+    }
+}
+
+impl Facts {
+    /// Reads them. What the system does not tell is empty or zero.
+    #[must_use]
+    pub fn gather() -> Self {
+        Self {
+            name: read("/proc/sys/kernel/hostname"),
+            cpu: cpu_name(),
+            os: cut(format!("Linux {}", read("/proc/sys/kernel/osrelease")).trim()),
+            cores: thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX)),
+            memory_bytes: memory_bytes(),
+        }
+    }
+
+    /// All facts, for the handshake.
+    #[must_use]
+    pub fn device<'a>(&'a self, worker: &'a WorkerFacts, threads: u16) -> DeviceFacts<'a> {
+        DeviceFacts {
+            agent: AGENT_VERSION,
+            runtime: &worker.runtime,
+            threads,
+            form: worker.form,
+            name: &self.name,
+            cpu: &self.cpu,
+            arch: std::env::consts::ARCH,
+            os: &self.os,
+            cores: self.cores,
+            pinned: worker.pinned,
+            memory_bytes: self.memory_bytes,
+            governor: &worker.governor,
+            clock_resolution_ns: worker.clock_resolution_ns,
+        }
+    }
+}
+
+/// The system's memory in bytes; zero where it is not told.
+#[must_use]
+pub fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
+    kib.and_then(|kib| kib.trim().parse::<u64>().ok()).map_or(0, |kib| kib << 10)
+}
+
+/// The processor as /proc/cpuinfo names it; on boards that do not, the board as its device tree does.
+fn cpu_name() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |wanted: &str| {
+        let value =
+            |line: &str| line.split_once(':').map(|(key, value)| (key.trim() == wanted, cut(value.trim())));
+        text.lines().filter_map(value).find_map(|(is_it, value)| is_it.then_some(value))
+    };
+    field("model name")
+        .or_else(|| field("Model"))
+        .or_else(|| field("Hardware"))
+        .unwrap_or_else(|| read("/proc/device-tree/model"))
+}
+
+/// A file's text on one line, cut; empty where there is none.
+fn read(path: &str) -> String {
+    cut(fs::read_to_string(path).unwrap_or_default().trim_matches(['\0', '\n', ' ']))
+}
+
+fn cut(text: &str) -> String {
+    let mut text: String = text.chars().filter(|c| !c.is_control()).take(TEXT).collect();
+    while text.len() > TEXT {
+        text.pop();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_tells_something() {
+        let facts = Facts::gather();
+        assert!(facts.memory_bytes > 1 << 20);
+        assert!(facts.cores >= 1);
+        assert!(facts.os.starts_with("Linux "));
+    }
+
+    #[test]
+    fn texts_are_one_short_line() {
+        assert_eq!(cut("a\nb\0"), "ab");
+        assert!(cut(&"\u{e9}".repeat(100)).len() <= TEXT);
+    }
+}

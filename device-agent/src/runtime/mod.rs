@@ -1,0 +1,113 @@
+//! What runs a model: content and a slot in, times and outputs out.
+//!
+//! [`tract`] is the real one. [`null`] runs nothing, which shows what measuring itself costs, and
+//! [`scripted`] takes its times from a script, so that a whole system can be tested on a device whose
+//! latencies are known.
+
+pub mod expand;
+pub mod null;
+pub mod scripted;
+pub mod tract;
+
+use hanas_proto::fault::FaultCode;
+use hanas_proto::measure::LoadOptions;
+use hanas_proto::units::Nanos;
+
+pub use scripted::ScriptError;
+
+use crate::settings::{RuntimeKind, WorkerSettings};
+
+/// A request that a runtime cannot do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {text}")]
+pub struct Trouble {
+    /// What kind of trouble.
+    pub code: FaultCode,
+    /// One line for a person.
+    pub text: String,
+}
+
+impl Trouble {
+    /// Trouble of that kind; a text of several lines is cut after the first.
+    pub fn new(code: FaultCode, text: impl Into<String>) -> Self {
+        let text: String = text.into();
+        Self { code, text: text.lines().next().unwrap_or_default().trim().to_owned() }
+    }
+
+    /// Nothing is loaded in the slot.
+    #[must_use]
+    pub fn empty_slot(slot: u16) -> Self {
+        Self::new(FaultCode::BadRequest, format!("slot {slot} is empty"))
+    }
+}
+
+/// A loaded model, as the host hears of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Model {
+    /// Operators in execution order: name and kind.
+    pub nodes: Vec<(String, String)>,
+    /// Inputs and outputs.
+    pub ports: Vec<Port>,
+}
+
+/// An input or output of a loaded model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Input or output.
+    pub is_input: bool,
+    /// Name in the graph.
+    pub name: String,
+    /// Element type and dimensions.
+    pub fact: String,
+}
+
+/// Runs models that it holds in slots.
+pub trait Runtime {
+    /// Name and version.
+    fn name(&self) -> String;
+
+    /// Makes content a model in a slot, instead of what was there.
+    ///
+    /// # Errors
+    /// [`Trouble`], with the slot empty.
+    fn load(&mut self, slot: u16, content: &[u8], options: LoadOptions) -> Result<Model, Trouble>;
+
+    /// Empties all slots.
+    fn clear(&mut self);
+
+    /// How the slot was loaded; none where it is empty.
+    fn options(&self, slot: u16) -> Option<LoadOptions>;
+
+    /// Runs a slot once and times it.
+    ///
+    /// # Errors
+    /// [`Trouble`] where the slot is empty or the run fails.
+    fn run_once(&mut self, slot: u16) -> Result<Nanos, Trouble>;
+
+    /// As [`run_once`](Self::run_once), and puts every operator's time into `nodes`, in order.
+    ///
+    /// # Errors
+    /// As [`run_once`](Self::run_once).
+    fn run_nodes(&mut self, slot: u16, nodes: &mut Vec<Nanos>) -> Result<Nanos, Trouble>;
+
+    /// Runs a slot once on raw little-endian inputs, one after another, and returns its outputs alike.
+    ///
+    /// # Errors
+    /// [`Trouble`] where the inputs do not fit or the run fails.
+    fn infer(&mut self, slot: u16, inputs: &[u8]) -> Result<Vec<u8>, Trouble>;
+}
+
+/// The runtime that the settings name.
+///
+/// # Errors
+/// [`ScriptError`] where its script cannot be used.
+pub fn build(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, ScriptError> {
+    Ok(match settings.runtime {
+        RuntimeKind::Tract => Box::new(tract::Tract::new(settings.threads, settings.max_drawn_bytes)),
+        RuntimeKind::Null => Box::<null::Null>::default(),
+        RuntimeKind::Scripted => {
+            let path = settings.script.as_ref().ok_or(ScriptError::Missing)?;
+            Box::new(scripted::Scripted::read(path)?)
+        }
+    })
+}

@@ -1,0 +1,256 @@
+//! tract: ONNX in, a plan that is run as an application would run it.
+//!
+//! A slot keeps its plan's state and its input tensors from run to run. What is timed is
+//! `state.run(inputs)`: the inputs are shared, not copied, and the outputs are freed afterwards.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use hanas_proto::fault::FaultCode;
+use hanas_proto::measure::{Fill, LoadOptions};
+use hanas_proto::units::Nanos;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tract_onnx::Onnx;
+use tract_onnx::pb;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::plan::{SimplePlan, eval};
+
+use super::{Model, Port, Runtime, Trouble, expand};
+
+/// Version of tract that this was built with.
+const VERSION: &str = "0.23.9";
+
+/// Seed of random inputs.
+const FILL_SEED: u64 = 1;
+
+/// tract on the processor.
+pub struct Tract {
+    framework: Onnx,
+    executor: Option<multithread::Executor>,
+    max_drawn_bytes: u64,
+    slots: BTreeMap<u16, Slot>,
+}
+
+struct Slot {
+    state: TypedSimpleState,
+    inputs: TVec<TValue>,
+    options: LoadOptions,
+}
+
+impl Tract {
+    /// tract on that many threads; models may have so many bytes of weights drawn.
+    #[must_use]
+    pub fn new(threads: u16, max_drawn_bytes: u64) -> Self {
+        let executor = (threads > 1).then(|| multithread::Executor::multithread(threads.into()));
+        Self { framework: onnx(), executor, max_drawn_bytes, slots: BTreeMap::new() }
+    }
+
+    fn optimised(&self, content: &[u8]) -> Result<TypedModel, Trouble> {
+        let mut proto = self.proto(content)?;
+        if let Some(graph) = &mut proto.graph {
+            expand::refuse_external(graph)?;
+            expand::fix_batch(graph);
+            expand::draw_weights(graph, self.max_drawn_bytes)?;
+        }
+        // Declared inner shapes may speak of the batch that was just fixed; tract finds its own.
+        let framework = self.framework.clone().with_ignore_value_info(true);
+        let parsed = framework.parse(&proto, None).map_err(|error| unsupported(&error))?;
+        if let Some(missing) = parsed.unresolved_inputs.first() {
+            let text = format!("nothing produces '{missing}'");
+            return Err(Trouble::new(FaultCode::NotAModel, text));
+        }
+        parsed.model.into_optimized().map_err(|error| unsupported(&error))
+    }
+
+    fn proto(&self, content: &[u8]) -> Result<pb::ModelProto, Trouble> {
+        let not_a_model = |text: &str| Trouble::new(FaultCode::NotAModel, text);
+        let proto = self.framework.proto_model_for_read(&mut &content[..]);
+        let proto = proto.map_err(|_| not_a_model("the content is not ONNX"))?;
+        let graph =
+            proto.graph.as_ref().ok_or_else(|| not_a_model("the content is not ONNX: it has no graph"))?;
+        if graph.output.is_empty() {
+            return Err(not_a_model("the graph has no output"));
+        }
+        // tract looks an output up without asking whether there is one of that name.
+        let made = graph.node.iter().flat_map(|node| &node.output);
+        let given = graph.input.iter().map(|input| &input.name);
+        let kept = graph.initializer.iter().map(|tensor| &tensor.name);
+        let names: std::collections::BTreeSet<&String> = made.chain(given).chain(kept).collect();
+        match graph.output.iter().find(|output| !names.contains(&output.name)) {
+            Some(output) => Err(not_a_model(&format!("nothing produces the output '{}'", output.name))),
+            None => Ok(proto),
+        }
+    }
+
+    fn slot(&mut self, slot: u16) -> Result<&mut Slot, Trouble> {
+        self.slots.get_mut(&slot).ok_or_else(|| Trouble::empty_slot(slot))
+    }
+}
+
+impl Runtime for Tract {
+    fn name(&self) -> String {
+        format!("tract {VERSION}")
+    }
+
+    fn load(&mut self, slot: u16, content: &[u8], options: LoadOptions) -> Result<Model, Trouble> {
+        // First, so that the old model's memory is there for the new one.
+        self.slots.remove(&slot);
+        let model = self.optimised(content)?;
+        let inputs = inputs(&model, options.fill)?;
+        let run_options = RunOptions { executor: self.executor.clone(), ..RunOptions::default() };
+        let plan = SimplePlan::new_with_options(model, &run_options).map_err(|error| unsupported(&error))?;
+        let description = describe(plan.model(), plan.order_without_consts())?;
+        let state = plan.spawn().map_err(|error| unsupported(&error))?;
+        self.slots.insert(slot, Slot { state, inputs, options });
+        Ok(description)
+    }
+
+    fn clear(&mut self) {
+        self.slots.clear();
+    }
+
+    fn options(&self, slot: u16) -> Option<LoadOptions> {
+        self.slots.get(&slot).map(|slot| slot.options)
+    }
+
+    fn run_once(&mut self, slot: u16) -> Result<Nanos, Trouble> {
+        let slot = self.slot(slot)?;
+        let inputs = slot.inputs.clone();
+        let start = Instant::now();
+        let outputs = slot.state.run(inputs);
+        let time = start.elapsed();
+        outputs.map_err(|error| failed(&error))?;
+        Ok(Nanos::from_duration(time))
+    }
+
+    fn run_nodes(&mut self, slot: u16, nodes: &mut Vec<Nanos>) -> Result<Nanos, Trouble> {
+        let slot = self.slot(slot)?;
+        let inputs = slot.inputs.clone();
+        nodes.clear();
+        let start = Instant::now();
+        let outputs = slot.state.run_plan_with_eval(inputs, |context, state, node, inputs| {
+            let start = Instant::now();
+            let outputs = eval(context, state, node, inputs);
+            nodes.push(Nanos::from_duration(start.elapsed()));
+            outputs
+        });
+        let time = start.elapsed();
+        outputs.map_err(|error| failed(&error))?;
+        Ok(Nanos::from_duration(time))
+    }
+
+    fn infer(&mut self, slot: u16, inputs: &[u8]) -> Result<Vec<u8>, Trouble> {
+        let slot = self.slot(slot)?;
+        let inputs = read_inputs(&slot.inputs, inputs)?;
+        let outputs = slot.state.run(inputs).map_err(|error| failed(&error))?;
+        let mut bytes = Vec::new();
+        for output in outputs {
+            let plain = output.try_as_plain_ram().map_err(|error| failed(&error))?;
+            bytes.extend_from_slice(plain.as_bytes());
+        }
+        Ok(bytes)
+    }
+}
+
+/// What the host hears of a model: operators in the order they are run in, inputs and outputs.
+fn describe(model: &TypedModel, order: &[usize]) -> Result<Model, Trouble> {
+    if order.len() > usize::from(u16::MAX) {
+        let text = format!("the graph has {} operators, more than {}", order.len(), u16::MAX);
+        return Err(Trouble::new(FaultCode::TooLarge, text));
+    }
+    let mut described = Model::default();
+    for &id in order {
+        let node = model.node(id);
+        described.nodes.push((node.name.clone(), node.op.name().into_owned()));
+    }
+    let outlets = [(true, &model.inputs), (false, &model.outputs)];
+    for (is_input, outlet) in
+        outlets.into_iter().flat_map(|(is_input, all)| all.iter().map(move |o| (is_input, o)))
+    {
+        let fact = model.outlet_fact(*outlet).map_err(|error| unsupported(&error))?;
+        let label = model.outlet_label(*outlet).unwrap_or(&model.node(outlet.node).name);
+        let dims: Vec<String> = fact.shape.iter().map(|dim| dim.to_string()).collect();
+        let fact = format!("{} {}", format!("{:?}", fact.datum_type).to_lowercase(), dims.join("x"));
+        described.ports.push(Port { is_input, name: label.to_owned(), fact });
+    }
+    Ok(described)
+}
+
+/// Tensors for the model's inputs, filled as asked.
+fn inputs(model: &TypedModel, fill: Fill) -> Result<TVec<TValue>, Trouble> {
+    model
+        .inputs
+        .iter()
+        .map(|&outlet| {
+            let fact = model.outlet_fact(outlet).map_err(|error| unsupported(&error))?;
+            let name = &model.node(outlet.node).name;
+            let open = || {
+                Trouble::new(FaultCode::Unsupported, format!("input '{name}' has no fixed size: {fact:?}"))
+            };
+            let shape = fact.shape.as_concrete().ok_or_else(open)?;
+            let kind = fact.datum_type;
+            if !(kind.is_number() || kind == DatumType::Bool) {
+                let text = format!("input '{name}' holds {kind:?}");
+                return Err(Trouble::new(FaultCode::Unsupported, text));
+            }
+            filled(kind, shape, fill).map(IntoTValue::into_tvalue).map_err(|error| unsupported(&error))
+        })
+        .collect()
+}
+
+fn filled(kind: DatumType, shape: &[usize], fill: Fill) -> TractResult<Tensor> {
+    let count = shape.iter().product();
+    let values: Vec<f32> = match fill {
+        Fill::Random if kind.is_float() => {
+            let mut rng = ChaCha8Rng::seed_from_u64(FILL_SEED);
+            (0..count).map(|_| rng.random_range(-1.0..1.0)).collect()
+        }
+        Fill::Ones => vec![1.0; count],
+        Fill::Random | Fill::Zeros => return Tensor::zero_dt(kind, shape),
+    };
+    Ok(Tensor::from_shape(shape, &values)?.cast_to_dt(kind)?.into_owned())
+}
+
+/// Tensors of the given bytes, in the kinds and shapes of `like`.
+fn read_inputs(like: &[TValue], mut bytes: &[u8]) -> Result<TVec<TValue>, Trouble> {
+    let wanted: usize = like.iter().map(|value| value.as_bytes().len()).sum();
+    if wanted != bytes.len() {
+        let text = format!("the inputs are {} bytes and the model takes {wanted}", bytes.len());
+        return Err(Trouble::new(FaultCode::BadRequest, text));
+    }
+    like.iter()
+        .map(|value| {
+            let (own, rest) = bytes.split_at(value.as_bytes().len());
+            bytes = rest;
+            // Another byte would not be a boolean, which the runtime may rely on.
+            if value.datum_type() == DatumType::Bool && own.iter().any(|&byte| byte > 1) {
+                return Err(Trouble::new(FaultCode::BadRequest, "a boolean input is neither 0 nor 1"));
+            }
+            let mut tensor =
+                Tensor::zero_dt(value.datum_type(), value.shape()).map_err(|error| failed(&error))?;
+            tensor.as_bytes_mut().copy_from_slice(own);
+            Ok(tensor.into_tvalue())
+        })
+        .collect()
+}
+
+fn unsupported(error: &TractError) -> Trouble {
+    Trouble::new(FaultCode::Unsupported, innermost(error))
+}
+
+fn failed(error: &TractError) -> Trouble {
+    Trouble::new(FaultCode::RunFailed, innermost(error))
+}
+
+/// tract wraps each cause into what it was doing at the time; the first cause says what is wrong, and
+/// the operator next to it where.
+fn innermost(error: &TractError) -> String {
+    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let first_line = |text: &String| text.lines().next().unwrap_or_default().to_owned();
+    match &chain[..] {
+        [.., place, cause] => format!("{} ({})", first_line(cause), first_line(place)),
+        [cause] => first_line(cause),
+        [] => String::new(),
+    }
+}
