@@ -20,14 +20,8 @@ const DIALECT: Dialect = Dialect { version: 1, fingerprint: 2 };
 fn to_agent() -> Vec<(ToAgent<'static>, String)> {
     let hello = Hello { magic: MAGIC, dialect: DIALECT, session: 3, max_frame: 512, host: "a" };
     let options = LoadOptions { per_node: true, fill: Fill::Ones };
-    let plan = MeasurePlan {
-        slots: &[0x81],
-        rounds: 2,
-        warmup: 1,
-        runs: 50,
-        seed: 9,
-        visit_limit: Nanos(1000),
-    };
+    let plan =
+        MeasurePlan { slots: &[0x81], rounds: 2, warmup: 1, runs: 50, seed: 9, visit_limit: Nanos(1000) };
     let with_digest = |before: &str, after: &str| format!("{before} {DIGEST_HEX} {after}");
     vec![
         (ToAgent::Hello(hello), "00 684e6153 01 02 03 8004 0161".into()),

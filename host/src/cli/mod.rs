@@ -9,21 +9,25 @@ mod context;
 mod device;
 mod doctor;
 mod export_data;
+mod images;
 mod interrupt;
-//mod nets;
+mod nets;
 mod output;
 mod profile;
 mod progress;
-//mod report;
-//mod runs;
+mod report;
+mod runs;
 mod sampling;
 #[cfg(feature = "torch")]
-//mod search;
+mod search;
 mod shell;
 mod space;
 #[cfg(feature = "torch")]
-//mod train;
-//mod verify;
+mod train;
+mod verify;
+#[cfg(feature = "torch")]
+mod watch;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};

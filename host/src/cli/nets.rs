@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use hanas_models::resnet::ConvNet;
 use hanas_models::onnx::{Init, lower};
+use hanas_models::resnet::ConvNet;
 use hanas_models::weights::Weights;
 use hanas_proto::measure::LoadOptions;
 

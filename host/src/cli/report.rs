@@ -98,14 +98,16 @@ fn overhead(samples: &[ModelSamples], clock_ns: u32) -> Option<Overhead> {
     let of = |visits: &[Visit]| estimate(visits, Statistic::Median, clock_ns).ok();
     let null = samples.iter().find(|model| model.spec == ModelSpec::Null)?;
     let others = samples.iter().filter(|model| model.spec != ModelSpec::Null);
-    let shortest_ns = others.filter_map(|model| of(&model.visits)).map(|found| found.median_ns).reduce(f64::min)?;
+    let shortest_ns =
+        others.filter_map(|model| of(&model.visits)).map(|found| found.median_ns).reduce(f64::min)?;
     Some(Overhead { null: of(&null.visits)?, shortest_ns })
 }
 
 /// Puts a run's net, its base net and its curves on the page.
 fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
     let record = dir.record()?;
-    let name = dir.path().file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
+    let name =
+        dir.path().file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
     let training = dir.training().ok();
     let verify = dir.verify().ok();
     if let Ok(base) = dir.base()
@@ -135,7 +137,8 @@ fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
         points: search.iter().map(|line| (f64::from(line.epoch + 1), value(line))).collect(),
     };
     if !search.is_empty() {
-        let losses = vec![of("weights", &|line| line.weight_loss), of("architecture", &|line| line.logit_loss)];
+        let losses =
+            vec![of("weights", &|line| line.weight_loss), of("architecture", &|line| line.logit_loss)];
         page.curves.push(chart(&format!("{name}: search loss"), "cross entropy", losses));
         if matches!(record.config.gate, Gate::Latency { .. }) {
             let costs = vec![
@@ -150,7 +153,8 @@ fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
     let trained: Vec<TrainEpoch> = read_lines(&dir.train_log()).unwrap_or_default();
     if !trained.is_empty() {
         let point = |line: &TrainEpoch| (f64::from(line.epoch + 1), 100.0 * line.accuracy);
-        let series = Series { name: "training images".to_owned(), points: trained.iter().map(point).collect() };
+        let series =
+            Series { name: "training images".to_owned(), points: trained.iter().map(point).collect() };
         page.curves.push(chart(&format!("{name}: training"), "accuracy, %", vec![series]));
     }
     Ok(())

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::context::Global;
 use super::output::{Format, json, text};
 use crate::search::run::{RunDir, write_whole};
-use crate::train::weights_file;
+use crate::search::weights_file;
 
 /// Arguments of `hanas export`.
 #[derive(Debug, Args)]
@@ -55,10 +55,15 @@ pub fn export(global: &Global, args: &ExportArgs) -> anyhow::Result<()> {
     let net = run.net().context("the search has not found its net yet")?;
     let onnx = lower(&net.net.net()?, Init::Weights(&weights(&run)?), args.batch)?;
     write_whole(&args.output, &onnx)?;
-    let done =
-        Exported { file: args.output.clone(), bytes: onnx.len(), batch: args.batch, net: net.summary };
+    let done = Exported { file: args.output.clone(), bytes: onnx.len(), batch: args.batch, net: net.summary };
     match global.format {
         Format::Json => json(&done),
-        _ => text(&format!("{}: {} bytes, batch {}, {}\n", done.file.display(), done.bytes, done.batch, done.net)),
+        _ => text(&format!(
+            "{}: {} bytes, batch {}, {}\n",
+            done.file.display(),
+            done.bytes,
+            done.batch,
+            done.net
+        )),
     }
 }

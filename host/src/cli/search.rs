@@ -68,7 +68,9 @@ impl std::str::FromStr for Budget {
             .or_else(|| value("ms", 1e6).map(Budget::Latency))
             .or_else(|| value("us", 1e3).map(Budget::Latency))
             .or_else(|| value("s", 1e9).map(Budget::Latency))
-            .ok_or_else(|| "write a latency such as 12ms or 800us, or a share of the base net's such as 0.5x".to_owned())
+            .ok_or_else(|| {
+                "write a latency such as 12ms or 800us, or a share of the base net's such as 0.5x".to_owned()
+            })
     }
 }
 
@@ -134,7 +136,9 @@ pub fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     let samples = store.samples(&query)?;
     if samples.is_empty() {
         let name = &task.name;
-        anyhow::bail!("this device has no profile of {name} with batch {batch}; run `hanas profile --task {name} --batch {batch}` first");
+        anyhow::bail!(
+            "this device has no profile of {name} with batch {batch}; run `hanas profile --task {name} --batch {batch}` first"
+        );
     }
     let clock = session.facts().clock_resolution_ns;
     let fits = fits(task, &samples, clock, 1.0)?;
@@ -196,7 +200,10 @@ fn config(args: &SearchArgs, base_ns: f64) -> anyhow::Result<SearchConfig> {
         (GateArg::Latency, Budget::Latency(budget_ns)) => Gate::Latency { budget_ns },
         (GateArg::Flops, Budget::Share(ratio)) => Gate::Flops { ratio },
         (GateArg::Flops, Budget::Latency(_)) => {
-            return Err(super::Usage("--gate flops takes a share of the base net such as --budget 0.5x".to_owned()).into());
+            return Err(super::Usage(
+                "--gate flops takes a share of the base net such as --budget 0.5x".to_owned(),
+            )
+            .into());
         }
     };
     let mut config = if args.paper {
@@ -261,7 +268,8 @@ fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
     if global.format == Format::Json {
         return json(outcome);
     }
-    let show = |ns: Option<f64>| ns.map_or_else(|| "not measured".to_owned(), |ns| Nanos::from_f64(ns).to_string());
+    let show =
+        |ns: Option<f64>| ns.map_or_else(|| "not measured".to_owned(), |ns| Nanos::from_f64(ns).to_string());
     let Outcome { run, net, base, budget_ns } = outcome;
     text(&format!(
         "{}\nmultiply-adds {:.2} M (base {:.2} M), parameters {:.3} M (base {:.3} M)\nmeasured {} (base {}, budget {})\nnext: hanas train {}\n",

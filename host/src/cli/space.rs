@@ -221,7 +221,7 @@ fn show(global: &Global, space: &HardwareSpace) -> anyhow::Result<()> {
 }
 
 fn picture(stage: &StageSpace) -> String {
-    report::terminal::stage(stage)
+    report::terminal::picture(stage, report::terminal::Look::default())
 }
 
 fn stability(global: &Global, space: &HardwareSpace) -> anyhow::Result<()> {

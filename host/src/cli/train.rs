@@ -77,7 +77,8 @@ pub fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     };
     let files = Files { checkpoint: dir.train_checkpoint(), log: dir.train_log() };
     let mut watch = Watch::new("train", global.quiet);
-    let trained = train(&request, Some(&files), &mut watch.monitor(interrupt::watch())).map_err(interrupted)?;
+    let trained =
+        train(&request, Some(&files), &mut watch.monitor(interrupt::watch())).map_err(interrupted)?;
     drop(watch);
     save_weights(&dir.weights(), &trained.weights)?;
     let record = TrainRecord {

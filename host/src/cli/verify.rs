@@ -68,7 +68,11 @@ pub fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
         base_ns: base.latency.value_ns,
         budget_ns,
         within_budget: budget_ns.map(|budget| timed.latency.value_ns <= tolerance * budget),
-        on_device: weights.as_ref().map(|weights| check(&mut session, args, &record, &net, weights)).transpose()?.flatten(),
+        on_device: weights
+            .as_ref()
+            .map(|weights| check(&mut session, args, &record, &net, weights))
+            .transpose()?
+            .flatten(),
         doubts: verdict.reasons.iter().map(ToString::to_string).collect(),
     };
     dir.save_verify(&verify)?;
@@ -112,7 +116,8 @@ fn check(
         let inputs = session.upload(&pixels)?;
         let scores = session.infer(0, inputs)?;
         let best = scores.chunks_exact(4 * classes).map(argmax);
-        right += places.zip(best).filter(|&(place, best)| usize::from(data.test.labels[place]) == best).count();
+        right +=
+            places.zip(best).filter(|&(place, best)| usize::from(data.test.labels[place]) == best).count();
     }
     Ok(Some(OnDevice { images: wanted, accuracy: right as f64 / wanted.max(1) as f64 }))
 }
@@ -128,7 +133,8 @@ fn normalised(image: &[u8], normalisation: &Normalisation) -> Vec<u8> {
 }
 
 fn argmax(scores: &[u8]) -> usize {
-    let values = scores.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    let values =
+        scores.chunks_exact(4).map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
     values.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(place, _)| place)
 }
 
@@ -152,6 +158,9 @@ fn print(global: &Global, dir: &RunDir, verify: &VerifyRecord) -> anyhow::Result
         let value = format!("{:.2}% of {} test images", 100.0 * on_device.accuracy, on_device.images);
         row("accuracy on the device", value);
     }
-    row("verdict", if verify.doubts.is_empty() { "trustworthy".to_owned() } else { verify.doubts.join("; ") });
+    row(
+        "verdict",
+        if verify.doubts.is_empty() { "trustworthy".to_owned() } else { verify.doubts.join("; ") },
+    );
     text(&format!("{}\n{}", dir.path().display(), table.to_text()))
 }

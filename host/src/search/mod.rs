@@ -29,6 +29,7 @@ pub mod repair;
 pub mod run;
 pub mod timer;
 pub mod uniform;
+pub mod weights_file;
 
 /// A search that found no net, and why.
 #[derive(Debug, thiserror::Error)]

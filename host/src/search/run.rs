@@ -73,6 +73,8 @@ pub struct RunRecord {
     pub task: Task,
     /// Name of the device, as the user gave it.
     pub device: String,
+    /// Images a run, on the device.
+    pub batch: u32,
     /// Strategy, seed, gate and settings.
     pub config: SearchConfig,
     /// Width choices that are searched.
@@ -102,25 +104,55 @@ pub struct NetRecord {
     pub repair_steps: usize,
 }
 
-/// What the device says of the trained net: `verify.json`.
+/// What the device says of the net.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VerifyRecord {
-    /// [`SCHEMA_VERSION`].
+    /// See [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// Name of the device.
+    /// The device, as the user named it.
     pub device: String,
-    /// Predicted latency, ns.
-    pub predicted_ns: f64,
-    /// Measured latency, ns.
+    /// Latency as the profile's curves have it, ns.
+    pub predicted_ns: Option<f64>,
+    /// Latency as measured now, ns.
     pub measured_ns: f64,
-    /// Standard error of the measured latency, ns.
+    /// Its standard error, ns.
     pub error_ns: f64,
-    /// The budget, ns, where it is one of latency.
+    /// The base net's latency, measured beside it, ns.
+    pub base_ns: f64,
+    /// The limit, ns.
     pub budget_ns: Option<f64>,
-    /// Whether the measured latency is within the budget and its tolerance.
+    /// Whether the measured latency is within the limit and its tolerance.
     pub within_budget: Option<bool>,
+    /// What the device answers on test images.
+    pub on_device: Option<OnDevice>,
     /// Why the measurement is not to be trusted; empty where it is.
     pub doubts: Vec<String>,
+}
+
+/// Test images classified by the device.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct OnDevice {
+    /// How many.
+    pub images: usize,
+    /// Share that came out right.
+    pub accuracy: f64,
+}
+
+/// What training made of the net.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainRecord {
+    /// See [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Training images.
+    pub train_images: usize,
+    /// Test images.
+    pub test_images: usize,
+    /// Share of the test images that came out right after the last epoch.
+    pub test_accuracy: f64,
+    /// The same of the base net that was the teacher.
+    pub teacher_test_accuracy: Option<f64>,
+    /// How it was trained.
+    pub config: TrainConfig,
 }
 
 impl NetRecord {
@@ -257,6 +289,38 @@ impl RunDir {
     pub fn save_verify(&self, record: &VerifyRecord) -> Result<(), RunError> {
         save(&self.file("verify.json"), record)
     }
+
+    /// The base net and its latency at the search's start.
+    ///
+    /// # Errors
+    /// [`RunError`] where it is not there or not readable.
+    pub fn base(&self) -> Result<NetRecord, RunError> {
+        load(&self.file("base.json"))
+    }
+
+    /// Stores the base net.
+    ///
+    /// # Errors
+    /// [`RunError`] where it cannot be written.
+    pub fn save_base(&self, record: &NetRecord) -> Result<(), RunError> {
+        save(&self.file("base.json"), record)
+    }
+
+    /// What training made of the net.
+    ///
+    /// # Errors
+    /// [`RunError`] where it is not there or not readable.
+    pub fn training(&self) -> Result<TrainRecord, RunError> {
+        load(&self.file("train.json"))
+    }
+
+    /// Stores what training made of the net.
+    ///
+    /// # Errors
+    /// [`RunError`] where it cannot be written.
+    pub fn save_training(&self, record: &TrainRecord) -> Result<(), RunError> {
+        save(&self.file("train.json"), record)
+    }
 }
 
 /// Writes a file beside its place and renames it into it.
@@ -305,6 +369,7 @@ mod tests {
         RunRecord {
             schema_version: SCHEMA_VERSION,
             device: "local".to_owned(),
+            batch: 4,
             config: SearchConfig::scaled(Strategy::Htas, Gate::Latency { budget_ns: 2.5e6 }, 3),
             space: WidthSpace::aligned(&task.family, 2, 8),
             train_images: Some(1000),
@@ -336,11 +401,13 @@ mod tests {
         let verify = VerifyRecord {
             schema_version: SCHEMA_VERSION,
             device: "local".to_owned(),
-            predicted_ns: 1.0,
+            predicted_ns: Some(1.0),
             measured_ns: 2.0,
             error_ns: 0.1,
+            base_ns: 4.0,
             budget_ns: Some(2.0),
             within_budget: Some(true),
+            on_device: Some(OnDevice { images: 100, accuracy: 0.5 }),
             doubts: vec!["steal time".to_owned()],
         };
         run.save_verify(&verify).unwrap();
