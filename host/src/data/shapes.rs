@@ -15,15 +15,15 @@ use super::{Data, ImageSet};
 pub const CLASSES: u32 = 10;
 
 /// Half-width of the uniform noise on each pixel, of 255.
-const NOISE: i32 = 56;
+const NOISE: i32 = 40;
 /// Least distance between the colours of shape and ground, summed over channels, of 765.
-const CONTRAST: i32 = 130;
+const CONTRAST: i32 = 160;
 /// A shape's radius, relative to the image's side.
-const RADIUS: std::ops::Range<f32> = 0.17..0.40;
+const RADIUS: std::ops::Range<f32> = 0.2..0.42;
 /// Largest turn either way, in radians; below pi / 8, so that the two crosses stay apart.
 const TURN: f32 = 0.3;
 /// Small discs of other colours strewn over the picture.
-const CLUTTER: usize = 3;
+const CLUTTER: usize = 2;
 
 /// Training and test images of `side` x `side` pixels; the same seed gives the same images.
 #[must_use]
@@ -104,14 +104,16 @@ fn random_colour(rng: &mut impl Rng) -> Colour {
     std::array::from_fn(|_| rng.random_range(0..256))
 }
 
-/// Ground and shape, far enough apart to be seen.
+/// Ground and shape, far enough apart to be seen. The shape is the lighter one: with light and dark
+/// shapes alike a small net guesses for many epochs before it learns anything.
 fn colours(rng: &mut impl Rng) -> (Colour, Colour) {
     let ground = random_colour(rng);
     loop {
         let colour = random_colour(rng);
         let distance: i32 = ground.iter().zip(&colour).map(|(a, b)| (a - b).abs()).sum();
         if distance >= CONTRAST {
-            return (ground, colour);
+            let darker = ground.iter().sum::<i32>() <= colour.iter().sum();
+            return if darker { (ground, colour) } else { (colour, ground) };
         }
     }
 }

@@ -1,0 +1,190 @@
+//! Whole searches on a tiny family and procedural images.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::super::super::choices::tests::tiny_choices;
+use super::super::super::config::{AdamConfig, Gate};
+use super::super::super::progress::read_lines;
+use super::super::super::timer::tests::fits;
+use super::super::super::timer::{FitTimer, NoTimer};
+use super::*;
+use crate::data::Data;
+use crate::data::shapes::shapes10;
+use crate::train::config::TrainConfig;
+use crate::train::distil;
+
+/// Measured over predicted latency of the pretended device.
+const FACTOR: f64 = 1.3;
+
+struct Bed {
+    choices: Choices,
+    fits: LayerFits,
+    data: Data,
+    normalisation: Normalisation,
+    config: SearchConfig,
+}
+
+impl Bed {
+    /// A budget of a share of the largest net's measured latency.
+    fn new(share: f64) -> Self {
+        // Tests run side by side; threads of their own would only get in each other's way.
+        tch::set_num_threads(1);
+        let choices = tiny_choices(2);
+        let fits = fits(&choices.family);
+        let budget_ns = share * FACTOR * fits.predict_ns(&choices.net(&choices.largest())).unwrap();
+        let data = shapes10(320, 100, 16, 1);
+        let config = SearchConfig {
+            epochs: 2,
+            warmup_epochs: 1,
+            batch: 32,
+            logits: AdamConfig { rate: 0.05, ..AdamConfig::default() },
+            ..SearchConfig::scaled(Strategy::Htas, Gate::Latency { budget_ns }, 1)
+        };
+        let normalisation = Normalisation::of(&data.train);
+        Self { choices, fits, data, normalisation, config }
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request {
+            config: &self.config,
+            choices: &self.choices,
+            images: &self.data.train,
+            normalisation: &self.normalisation,
+            fits: Some(&self.fits),
+        }
+    }
+
+    fn run(&self) -> Result<Found, SearchError> {
+        self.watched(None, &mut |_| (), &AtomicBool::new(false))
+    }
+
+    fn watched(
+        &self,
+        files: Option<&Files>,
+        watch: &mut dyn FnMut(Event<'_>),
+        stop: &AtomicBool,
+    ) -> Result<Found, SearchError> {
+        let mut timer = FitTimer::new(self.fits.clone(), FACTOR);
+        search(&self.request(), &mut timer, files, &mut Monitor { watch, stop })
+    }
+}
+
+#[test]
+fn one_seed_gives_one_net_within_the_budget() {
+    let mut bed = Bed::new(0.6);
+    let Gate::Latency { budget_ns } = bed.config.gate else { unreachable!() };
+    let first = bed.run().unwrap();
+    assert_eq!(bed.run().unwrap(), first);
+    assert!(first.cost <= 1.05 * budget_ns, "{} of {budget_ns}", first.cost);
+    assert_eq!(first.measured_ns, Some(first.cost));
+    bed.config.seed = 2;
+    assert_ne!(bed.run().unwrap().logits, first.logits);
+}
+
+#[test]
+fn a_resumed_search_is_the_uninterrupted_one() {
+    let bed = Bed::new(0.6);
+    let whole = bed.run().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let files =
+        Files { checkpoint: folder.path().join("c.safetensors"), log: folder.path().join("log.jsonl") };
+    // Five steps an epoch: stopped at the end of the first, in the second, in the third.
+    let stop = AtomicBool::new(false);
+    let mut seen = 0;
+    for end in [5, 7, 13] {
+        let mut watch = |event: Event<'_>| {
+            seen += u32::from(matches!(event, Event::Step { .. }));
+            stop.store(seen == end, Ordering::Relaxed);
+        };
+        let stopped = bed.watched(Some(&files), &mut watch, &stop);
+        assert!(matches!(stopped, Err(SearchError::Interrupted)), "at step {end}");
+        stop.store(false, Ordering::Relaxed);
+    }
+    let resumed = bed.watched(Some(&files), &mut |_| (), &stop).unwrap();
+    assert_eq!(resumed, whole);
+    let log: Vec<SearchEpoch> = read_lines(&files.log).unwrap();
+    assert_eq!(
+        log.iter().map(|entry| (entry.epoch, entry.warmup)).collect::<Vec<_>>(),
+        [(0, true), (1, false), (2, false)]
+    );
+
+    let mut other = Bed::new(0.6);
+    other.config.batch = 16;
+    let refused = other.watched(Some(&files), &mut |_| (), &stop);
+    assert!(matches!(refused, Err(SearchError::Checkpoint(CheckpointError::Settings { .. }))));
+}
+
+#[test]
+fn the_charge_moves_the_net_towards_its_budget() {
+    let mut bed = Bed::new(0.5);
+    bed.config.epochs = 6;
+    bed.config.logits.rate = 0.2;
+    // Far above the cross-entropy, whose gradient is mostly noise in so few steps.
+    bed.config.cost_weight = 50.0;
+    let mut costs = Vec::new();
+    let mut watch = |event: Event<'_>| {
+        if let Event::Search(entry) = event {
+            costs.push(entry.expected_cost);
+        }
+    };
+    bed.watched(None, &mut watch, &AtomicBool::new(false)).unwrap();
+    // The first entry is the warm-up's; the logits are still level there.
+    assert!(costs[6] < 0.85 * costs[0], "{costs:?}");
+}
+
+#[test]
+fn a_flops_gate_needs_no_device() {
+    let mut bed = Bed::new(0.6);
+    bed.config.gate = Gate::Flops { ratio: 1.0 };
+    bed.config.cost = CostKind::Flops;
+    bed.config.strategy = Strategy::Tas { expand: 2 };
+    let (stop, request) = (AtomicBool::new(false), bed.request());
+    let mut monitor = Monitor { watch: &mut |_| (), stop: &stop };
+    let found = search(&request, &mut NoTimer, None, &mut monitor).unwrap();
+    let base = hanas_models::cost::macs(&bed.choices.family.base().net().unwrap()).unwrap() as f64;
+    assert!(found.cost <= 1.05 * base && found.measured_ns.is_none());
+}
+
+#[test]
+fn impossible_budgets_are_refused_before_any_step() {
+    for (share, small) in [(0.01, true), (2.0, false)] {
+        let bed = Bed::new(share);
+        let mut steps = 0;
+        let error = bed.watched(None, &mut |_| steps += 1, &AtomicBool::new(false)).unwrap_err();
+        assert_eq!(matches!(error, SearchError::BudgetTooSmall { .. }), small, "{error}");
+        assert_eq!(matches!(error, SearchError::BudgetTooLarge { .. }), !small, "{error}");
+        assert_eq!(steps, 0);
+    }
+}
+
+#[test]
+fn strategies_without_a_supernet_keep_the_budget_too() {
+    let mut bed = Bed::new(0.5);
+    let Gate::Latency { budget_ns } = bed.config.gate else { unreachable!() };
+    for strategy in [Strategy::Random, Strategy::Uniform] {
+        bed.config.strategy = strategy;
+        let found = bed.run().unwrap();
+        assert!(found.cost <= budget_ns && found.logits.is_none(), "{strategy:?}");
+    }
+}
+
+/// Search and training from end to end; the found net must do better than
+/// guessing (.1) by more than six standard errors.
+#[test]
+fn a_found_net_learns() {
+    let mut bed = Bed::new(0.9);
+    bed.data = shapes10(1_600, 400, 16, 1);
+    let found = bed.run().unwrap();
+    let config = TrainConfig { epochs: 7, warmup_epochs: 1, batch: 32, ..TrainConfig::paper(1) };
+    let request = distil::Request {
+        config: &config,
+        net: &found.net.net().unwrap(),
+        data: &bed.data,
+        normalisation: &bed.normalisation,
+        teacher: None,
+    };
+    let stop = AtomicBool::new(false);
+    let mut monitor = Monitor { watch: &mut |_| (), stop: &stop };
+    let trained = distil::train(&request, None, &mut monitor).unwrap();
+    assert!(trained.test_accuracy > 0.2, "{}", trained.test_accuracy);
+}

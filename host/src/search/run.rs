@@ -1,0 +1,361 @@
+//! A run's folder: what was asked (`run.json`), how it went (`search.jsonl`, `train.jsonl`), what came
+//! out (`net.json`, `weights.safetensors`) and what the device says of it (`verify.json`).
+//!
+//! Files are written beside their place and renamed into it, so that a full disk or a kill leaves the
+//! old one whole.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use hanas_models::cost::{macs, params};
+use hanas_models::resnet::ConvNet;
+use hanas_models::spec::SpecError;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::config::SearchConfig;
+use crate::space::width::WidthSpace;
+use crate::task::Task;
+
+/// Version of the files' layout; another one is refused.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A run's folder that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}; give the folder of a run", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {path}: {source}; the old file, if any, is whole", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file's content is not what its name says.
+    #[error("{path} is damaged or of another program: {source}", path = path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A file of another layout.
+    #[error("{path} has schema version {given} and this hanas reads {SCHEMA_VERSION}; use the hanas that wrote it", path = path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        given: u32,
+    },
+    /// The folder already holds another run.
+    #[error("{path} holds another run; give an empty folder, or the same settings to resume", path = path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// What was asked: `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The task.
+    pub task: Task,
+    /// Name of the device, as the user gave it.
+    pub device: String,
+    /// Strategy, seed, gate and settings.
+    pub config: SearchConfig,
+    /// Width choices that are searched.
+    pub space: WidthSpace,
+    /// Training images taken of the set, all where absent.
+    pub train_images: Option<usize>,
+}
+
+/// What came out: `net.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetRecord {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The net.
+    pub net: ConvNet,
+    /// The net in one line.
+    pub summary: String,
+    /// Multiply-adds of one image.
+    pub macs: u64,
+    /// Trainable parameters.
+    pub params: u64,
+    /// Predicted latency, ns, where there is a device.
+    pub predicted_ns: Option<f64>,
+    /// Latency measured while searching, ns, where there is a device.
+    pub measured_ns: Option<f64>,
+    /// Reductions that brought the derived net within its budget.
+    pub repair_steps: usize,
+}
+
+/// What the device says of the trained net: `verify.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifyRecord {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Name of the device.
+    pub device: String,
+    /// Predicted latency, ns.
+    pub predicted_ns: f64,
+    /// Measured latency, ns.
+    pub measured_ns: f64,
+    /// Standard error of the measured latency, ns.
+    pub error_ns: f64,
+    /// The budget, ns, where it is one of latency.
+    pub budget_ns: Option<f64>,
+    /// Whether the measured latency is within the budget and its tolerance.
+    pub within_budget: Option<bool>,
+    /// Why the measurement is not to be trusted; empty where it is.
+    pub doubts: Vec<String>,
+}
+
+impl NetRecord {
+    /// The record of a net that was not timed.
+    ///
+    /// # Errors
+    /// [`SpecError`] where the net does not fit together.
+    pub fn new(net: &ConvNet) -> Result<Self, SpecError> {
+        let graph = net.net()?;
+        Ok(Self {
+            schema_version: SCHEMA_VERSION,
+            summary: net.summary(),
+            macs: macs(&graph)?,
+            params: params(&graph),
+            net: net.clone(),
+            predicted_ns: None,
+            measured_ns: None,
+            repair_steps: 0,
+        })
+    }
+}
+
+/// A run's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// The folder for a run: a new one with its `run.json`, or the one that already holds this very run.
+    ///
+    /// # Errors
+    /// [`RunError::Occupied`] where it holds another run, or what reading and writing report.
+    pub fn create(path: &Path, record: &RunRecord) -> Result<Self, RunError> {
+        let run = Self { path: path.to_owned() };
+        let file = run.file("run.json");
+        if file.exists() {
+            if run.record()? != *record {
+                return Err(RunError::Occupied { path: path.to_owned() });
+            }
+            return Ok(run);
+        }
+        fs::create_dir_all(path).map_err(|source| RunError::Write { path: path.to_owned(), source })?;
+        save(&file, record)?;
+        Ok(run)
+    }
+
+    /// The folder of a run that exists.
+    ///
+    /// # Errors
+    /// [`RunError`] where it has no `run.json` or one of another version.
+    pub fn open(path: &Path) -> Result<Self, RunError> {
+        let run = Self { path: path.to_owned() };
+        run.record()?;
+        Ok(run)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Log of the search's epochs.
+    #[must_use]
+    pub fn search_log(&self) -> PathBuf {
+        self.file("search.jsonl")
+    }
+
+    /// Log of the training's epochs.
+    #[must_use]
+    pub fn train_log(&self) -> PathBuf {
+        self.file("train.jsonl")
+    }
+
+    /// Where a search stands.
+    #[must_use]
+    pub fn search_checkpoint(&self) -> PathBuf {
+        self.file("search.checkpoint.safetensors")
+    }
+
+    /// Where a training stands.
+    #[must_use]
+    pub fn train_checkpoint(&self) -> PathBuf {
+        self.file("train.checkpoint.safetensors")
+    }
+
+    /// The trained weights.
+    #[must_use]
+    pub fn weights(&self) -> PathBuf {
+        self.file("weights.safetensors")
+    }
+
+    /// What was asked.
+    ///
+    /// # Errors
+    /// [`RunError`] where the file is missing, damaged or of another version.
+    pub fn record(&self) -> Result<RunRecord, RunError> {
+        load(&self.file("run.json"))
+    }
+
+    /// What came out.
+    ///
+    /// # Errors
+    /// As [`RunDir::record`].
+    pub fn net(&self) -> Result<NetRecord, RunError> {
+        load(&self.file("net.json"))
+    }
+
+    /// Writes what came out.
+    ///
+    /// # Errors
+    /// [`RunError::Write`].
+    pub fn save_net(&self, record: &NetRecord) -> Result<(), RunError> {
+        save(&self.file("net.json"), record)
+    }
+
+    /// What the device says of it.
+    ///
+    /// # Errors
+    /// As [`RunDir::record`].
+    pub fn verify(&self) -> Result<VerifyRecord, RunError> {
+        load(&self.file("verify.json"))
+    }
+
+    /// Writes what the device says of it.
+    ///
+    /// # Errors
+    /// [`RunError::Write`].
+    pub fn save_verify(&self, record: &VerifyRecord) -> Result<(), RunError> {
+        save(&self.file("verify.json"), record)
+    }
+}
+
+/// Writes a file beside its place and renames it into it.
+///
+/// # Errors
+/// [`RunError::Write`]; what was there before is then untouched.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), RunError> {
+    let write = |source| RunError::Write { path: path.to_owned(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(write)?;
+    file.write_all(content).map_err(write)?;
+    file.as_file().sync_all().map_err(write)?;
+    file.persist(path).map_err(|error| write(error.error))?;
+    Ok(())
+}
+
+fn save<T: Serialize>(path: &Path, record: &T) -> Result<(), RunError> {
+    let write = |error: serde_json::Error| RunError::Write { path: path.to_owned(), source: error.into() };
+    let mut text = serde_json::to_vec_pretty(record).map_err(write)?;
+    text.push(b'\n');
+    write_whole(path, &text)
+}
+
+fn load<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        schema_version: u32,
+    }
+    let text = fs::read(path).map_err(|source| RunError::Read { path: path.to_owned(), source })?;
+    let parse = |source| RunError::Parse { path: path.to_owned(), source };
+    // The version first: a later layout need not parse.
+    let Versioned { schema_version: given } = serde_json::from_slice(&text).map_err(parse)?;
+    if given != SCHEMA_VERSION {
+        return Err(RunError::Version { path: path.to_owned(), given });
+    }
+    serde_json::from_slice(&text).map_err(parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::{Gate, Strategy};
+    use super::*;
+
+    fn record() -> RunRecord {
+        let task: Task = "shapes10-resnet20".parse().unwrap();
+        RunRecord {
+            schema_version: SCHEMA_VERSION,
+            device: "local".to_owned(),
+            config: SearchConfig::scaled(Strategy::Htas, Gate::Latency { budget_ns: 2.5e6 }, 3),
+            space: WidthSpace::aligned(&task.family, 2, 8),
+            train_images: Some(1000),
+            task,
+        }
+    }
+
+    #[test]
+    fn a_folder_takes_its_own_run_again_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let run = RunDir::create(&path, &record()).unwrap();
+        assert_eq!(RunDir::create(&path, &record()).unwrap(), run);
+        assert_eq!(RunDir::open(&path).unwrap().record().unwrap(), record());
+        let mut other = record();
+        other.config.seed = 4;
+        assert!(matches!(RunDir::create(&path, &other), Err(RunError::Occupied { .. })));
+    }
+
+    #[test]
+    fn nets_and_verdicts_survive_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = RunDir::create(folder.path(), &record()).unwrap();
+        assert!(matches!(run.net(), Err(RunError::Read { .. })));
+        let mut net = NetRecord::new(&record().task.family.base()).unwrap();
+        net.measured_ns = Some(1234.5);
+        run.save_net(&net).unwrap();
+        assert_eq!(run.net().unwrap(), net);
+        let verify = VerifyRecord {
+            schema_version: SCHEMA_VERSION,
+            device: "local".to_owned(),
+            predicted_ns: 1.0,
+            measured_ns: 2.0,
+            error_ns: 0.1,
+            budget_ns: Some(2.0),
+            within_budget: Some(true),
+            doubts: vec!["steal time".to_owned()],
+        };
+        run.save_verify(&verify).unwrap();
+        assert_eq!(run.verify().unwrap(), verify);
+    }
+
+    #[test]
+    fn damage_and_other_versions_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        RunDir::create(folder.path(), &record()).unwrap();
+        let file = folder.path().join("run.json");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("\"schema_version\": 1", "\"schema_version\": 9")).unwrap();
+        assert!(matches!(RunDir::open(folder.path()), Err(RunError::Version { given: 9, .. })));
+        fs::write(&file, &text[..text.len() / 2]).unwrap();
+        assert!(matches!(RunDir::open(folder.path()), Err(RunError::Parse { .. })));
+    }
+}

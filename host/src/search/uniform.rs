@@ -1,0 +1,92 @@
+//! Uniform scaling: the base net with all widths times one factor, by bisection over measured cost. The
+//! control arm that every practitioner has at hand (ALGORITHM 3, H).
+
+use hanas_models::resnet::{BlockWidths, ConvNet, Family};
+
+use super::SearchError;
+use super::meter::Meter;
+use super::timer::NetTimer;
+
+/// The largest factor tried: the expansion of the space that others search.
+const LARGEST: f64 = 2.0;
+/// Halvings; widths are whole numbers, so that far fewer usually settle it.
+const HALVINGS: usize = 20;
+
+/// The base net with every width times `factor`, rounded, at least 1.
+#[must_use]
+pub fn scaled(family: &Family, factor: f64) -> ConvNet {
+    let scale = |width: u32| (f64::from(width) * factor).round().max(1.0) as u32;
+    let mut net = family.base();
+    net.stem = scale(net.stem);
+    for block in net.stages.iter_mut().flatten() {
+        *block = BlockWidths { a: scale(block.a), b: scale(block.b) };
+    }
+    net
+}
+
+/// The widest uniformly scaled net that is measured within the budget, and its cost.
+///
+/// # Errors
+/// [`SearchError::BudgetTooSmall`] or [`SearchError::BudgetTooLarge`] where no factor up to twice the
+/// base meets it, or what the timer reports.
+pub fn search(
+    family: &Family,
+    meter: &mut Meter,
+    timer: &mut dyn NetTimer,
+) -> Result<(ConvNet, f64), SearchError> {
+    let budget = meter.amount(meter.target());
+    let (mut low, mut high) = (0.0, LARGEST);
+    let mut best = scaled(family, low);
+    let mut cost = meter.measure(&best, timer)?;
+    if cost > meter.target() {
+        return Err(SearchError::BudgetTooSmall { budget, smallest: meter.amount(cost) });
+    }
+    let largest = meter.measure(&scaled(family, high), timer)?;
+    if largest <= meter.target() {
+        return Err(SearchError::BudgetTooLarge { budget, largest: meter.amount(largest) });
+    }
+    for _ in 0..HALVINGS {
+        let middle = 0.5 * (low + high);
+        let net = scaled(family, middle);
+        let measured = meter.measure(&net, timer)?;
+        if measured <= meter.target() {
+            (low, best, cost) = (middle, net, measured);
+        } else {
+            high = middle;
+        }
+    }
+    Ok((best, cost))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Gate;
+    use super::super::timer::FitTimer;
+    use super::super::timer::tests::fits;
+    use super::*;
+
+    #[test]
+    fn the_next_wider_net_would_not_fit() {
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        let mut timer = FitTimer::new(fits(&family), 1.2);
+        let budget_ns = 0.5 * timer.measure_ns(&family.base()).unwrap();
+        let mut meter = Meter::new(Gate::Latency { budget_ns }, 0.05, &family).unwrap();
+        let (net, cost) = search(&family, &mut meter, &mut timer).unwrap();
+        assert!(cost <= budget_ns && cost > 0.93 * budget_ns, "{}", cost / budget_ns);
+        let factor = f64::from(net.stages[2][0].a) / 64.0;
+        let wider = timer.measure_ns(&scaled(&family, factor + 1.0 / 32.0)).unwrap();
+        assert!(wider > budget_ns);
+        assert_eq!(scaled(&family, 1.0), family.base());
+    }
+
+    #[test]
+    fn budgets_outside_are_refused() {
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        let mut timer = FitTimer::new(fits(&family), 1.0);
+        for (budget_ns, small) in [(1.0, true), (1e12, false)] {
+            let mut meter = Meter::new(Gate::Latency { budget_ns }, 0.05, &family).unwrap();
+            let error = search(&family, &mut meter, &mut timer).unwrap_err();
+            assert_eq!(matches!(error, SearchError::BudgetTooSmall { .. }), small, "{error}");
+        }
+    }
+}
