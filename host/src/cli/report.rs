@@ -16,6 +16,7 @@ use crate::search::config::{Gate, Strategy};
 use crate::search::progress::{SearchEpoch, TrainEpoch, read_lines};
 use crate::search::run::{NetRecord, RunDir, write_whole};
 use crate::store::{DeviceId, ModelSamples, ModelSpec, Store, Visit};
+use crate::train::record::TrainRecord;
 
 /// Arguments of `hanas report`.
 #[derive(Debug, Args)]
@@ -108,7 +109,7 @@ fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
     let record = dir.record()?;
     let name =
         dir.path().file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
-    let training = dir.training().ok();
+    let training = TrainRecord::load(dir).ok();
     let verify = dir.verify().ok();
     if let Ok(base) = dir.base()
         && page.nets.iter().all(|net| net.strategy != "base")

@@ -13,10 +13,11 @@ use super::watch::Watch;
 use super::{Interrupted, interrupt};
 use crate::data::{Data, Normalisation};
 use crate::search::checkpoint::save_weights;
-use crate::search::run::{RunDir, RunRecord, SCHEMA_VERSION, TrainRecord};
+use crate::search::run::{RunDir, RunRecord, SCHEMA_VERSION};
 use crate::train::TrainError;
 use crate::train::config::TrainConfig;
 use crate::train::distil::{Files, Frozen, Request, train};
+use crate::train::record::TrainRecord;
 use crate::train::teacher::teacher;
 
 /// Arguments of `hanas train`.
@@ -89,7 +90,7 @@ pub fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
         teacher_test_accuracy: frozen.map(|frozen| frozen.accuracy(&data.test, &normalisation)),
         config,
     };
-    dir.save_training(&record)?;
+    record.save(&dir)?;
     print(global, &Outcome { run: &args.run, record })
 }
 

@@ -138,23 +138,6 @@ pub struct OnDevice {
     pub accuracy: f64,
 }
 
-/// What training made of the net.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainRecord {
-    /// See [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// Training images.
-    pub train_images: usize,
-    /// Test images.
-    pub test_images: usize,
-    /// Share of the test images that came out right after the last epoch.
-    pub test_accuracy: f64,
-    /// The same of the base net that was the teacher.
-    pub teacher_test_accuracy: Option<f64>,
-    /// How it was trained.
-    pub config: TrainConfig,
-}
-
 impl NetRecord {
     /// The record of a net that was not timed.
     ///
@@ -216,7 +199,9 @@ impl RunDir {
         &self.path
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// A file of the folder.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
@@ -305,22 +290,6 @@ impl RunDir {
     pub fn save_base(&self, record: &NetRecord) -> Result<(), RunError> {
         save(&self.file("base.json"), record)
     }
-
-    /// What training made of the net.
-    ///
-    /// # Errors
-    /// [`RunError`] where it is not there or not readable.
-    pub fn training(&self) -> Result<TrainRecord, RunError> {
-        load(&self.file("train.json"))
-    }
-
-    /// Stores what training made of the net.
-    ///
-    /// # Errors
-    /// [`RunError`] where it cannot be written.
-    pub fn save_training(&self, record: &TrainRecord) -> Result<(), RunError> {
-        save(&self.file("train.json"), record)
-    }
 }
 
 /// Writes a file beside its place and renames it into it.
@@ -337,14 +306,22 @@ pub fn write_whole(path: &Path, content: &[u8]) -> Result<(), RunError> {
     Ok(())
 }
 
-fn save<T: Serialize>(path: &Path, record: &T) -> Result<(), RunError> {
+/// Writes a record as JSON, whole or not at all.
+///
+/// # Errors
+/// [`RunError::Write`].
+pub fn save<T: Serialize>(path: &Path, record: &T) -> Result<(), RunError> {
     let write = |error: serde_json::Error| RunError::Write { path: path.to_owned(), source: error.into() };
     let mut text = serde_json::to_vec_pretty(record).map_err(write)?;
     text.push(b'\n');
     write_whole(path, &text)
 }
 
-fn load<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
+/// Reads a record of this schema version.
+///
+/// # Errors
+/// [`RunError`] where it is not there, damaged or of another version.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
     #[derive(Deserialize)]
     struct Versioned {
         schema_version: u32,

@@ -7,6 +7,7 @@
 pub mod config;
 #[cfg(feature = "torch")]
 pub mod distil;
+pub mod record;
 #[cfg(feature = "torch")]
 pub mod teacher;
 

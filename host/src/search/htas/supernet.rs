@@ -189,8 +189,10 @@ mod tests {
     use super::super::sample::{ArchLogits, draw};
     use super::*;
 
-    /// Float sums in another order, through all layers and back, relative to the largest value.
+    /// Float sums in another order, through all layers, relative to the largest value.
     const TOLERANCE: f64 = 1e-4;
+    /// The same and back: batch norms over a few pixels blow rounding up.
+    const GRADIENT_TOLERANCE: f64 = 1e-3;
 
     fn relative_error(got: &Tensor, want: &Tensor) -> f64 {
         let scale = want.abs().max().double_value(&[]).max(1e-9);
@@ -241,7 +243,7 @@ mod tests {
             for ((name, gradient), (_, reference)) in gradients.iter().zip(&references) {
                 let error = relative_error(gradient, reference);
                 assert!(
-                    error < TOLERANCE || reference.abs().max().double_value(&[]) < 1e-5,
+                    error < GRADIENT_TOLERANCE || reference.abs().max().double_value(&[]) < 1e-5,
                     "{name}: {error}"
                 );
             }

@@ -1,0 +1,41 @@
+//! What training made of a run's net: `train.json` in the run's folder.
+
+use serde::{Deserialize, Serialize};
+
+use super::config::TrainConfig;
+use crate::search::run::{self, RunDir, RunError};
+
+/// How well the net does, and how it was trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainRecord {
+    /// See [`run::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Training images.
+    pub train_images: usize,
+    /// Test images.
+    pub test_images: usize,
+    /// Share of the test images that came out right after the last epoch.
+    pub test_accuracy: f64,
+    /// The same of the base net that was the teacher.
+    pub teacher_test_accuracy: Option<f64>,
+    /// How it was trained.
+    pub config: TrainConfig,
+}
+
+impl TrainRecord {
+    /// Reads a run's record.
+    ///
+    /// # Errors
+    /// [`RunError`] where the run is not trained or the file not readable.
+    pub fn load(dir: &RunDir) -> Result<Self, RunError> {
+        run::load(&dir.file("train.json"))
+    }
+
+    /// Stores the record in the run's folder.
+    ///
+    /// # Errors
+    /// [`RunError`] where it cannot be written.
+    pub fn save(&self, dir: &RunDir) -> Result<(), RunError> {
+        run::save(&dir.file("train.json"), self)
+    }
+}
