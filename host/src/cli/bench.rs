@@ -25,7 +25,7 @@ use crate::store::{ModelSpec, SessionId, Visit};
 
 /// Arguments of `hanas bench`.
 #[derive(Debug, Args)]
-pub struct BenchArgs {
+pub(super) struct BenchArgs {
     /// The ONNX file
     model: PathBuf,
     #[command(flatten)]
@@ -45,21 +45,21 @@ pub struct BenchArgs {
 
 /// What one model's runs were.
 #[derive(Debug, Default)]
-pub struct Timings {
+pub(super) struct Timings {
     /// Visits in order.
-    pub visits: Vec<Visit>,
+    pub(super) visits: Vec<Visit>,
     /// Rounds' circumstances.
-    pub contexts: Vec<(u32, RoundContext)>,
+    pub(super) contexts: Vec<(u32, RoundContext)>,
     /// Times of each operator, a list a run.
-    pub operators: Vec<Vec<Nanos>>,
+    pub(super) operators: Vec<Vec<Nanos>>,
     /// Operators' names.
-    pub nodes: Vec<NodeName>,
+    pub(super) nodes: Vec<NodeName>,
     /// Inputs and outputs.
-    pub ports: Vec<PortFact>,
+    pub(super) ports: Vec<PortFact>,
     /// Time from bytes to ready.
-    pub load: Nanos,
+    pub(super) load: Nanos,
     /// Runs of the null model: the harness's own cost.
-    pub null: Vec<Visit>,
+    pub(super) null: Vec<Visit>,
 }
 
 #[derive(Serialize)]
@@ -89,7 +89,7 @@ struct NodeTime {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, args: &BenchArgs) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, args: &BenchArgs) -> anyhow::Result<()> {
     let candidate = read_model(&args.model, &args.inputs, args.batch)?;
     let mut session = global.connect(&args.device)?;
     let timings = time(global, &mut session, &candidate, &args.sampling, LoadOptions::default())
@@ -116,7 +116,7 @@ fn read_model(path: &Path, inputs: &[InputShape], batch: u32) -> anyhow::Result<
 }
 
 /// Times one model beside the null model.
-pub fn time(
+pub(super) fn time(
     global: &Global,
     session: &mut Session,
     candidate: &Candidate,

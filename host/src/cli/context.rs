@@ -14,61 +14,61 @@ use crate::task::Task;
 
 /// Options of every command.
 #[derive(Debug, Args)]
-pub struct Global {
+pub(super) struct Global {
     /// The profile store, one SQLite file
     #[arg(long, global = true, env = "HANAS_STORE", default_value = "hanas.sqlite", value_name = "FILE")]
-    pub store: PathBuf,
+    pub(super) store: PathBuf,
     /// The device inventory [default: ./devices.toml, else in the user's configuration folder]
     #[arg(long, global = true, env = "HANAS_DEVICES", value_name = "FILE")]
-    pub devices: Option<PathBuf>,
+    pub(super) devices: Option<PathBuf>,
     /// How stdout is written
     #[arg(long, global = true, value_enum, default_value_t)]
-    pub format: Format,
+    pub(super) format: Format,
     /// No progress bars
     #[arg(long, short, global = true)]
-    pub quiet: bool,
+    pub(super) quiet: bool,
 }
 
 /// Which device.
 #[derive(Debug, Clone, Args)]
-pub struct DeviceArg {
+pub(super) struct DeviceArg {
     /// A device's name in the inventory or its address (tcp://, serial://, unix://, exec:, local:)
     #[arg(long, short, env = "HANAS_DEVICE", value_name = "DEVICE")]
-    pub device: String,
+    pub(super) device: String,
     /// Seconds to wait while another session holds the device
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
-    pub queue_timeout: u64,
+    pub(super) queue_timeout: u64,
 }
 
 /// Which task.
 #[derive(Debug, Clone, Args)]
-pub struct TaskArg {
+pub(super) struct TaskArg {
     /// Net family and data: cifar10-resnet20, shapes10-resnet20, cifar100-resnet56 ...
     #[arg(long, short, value_name = "TASK")]
-    pub task: Task,
+    pub(super) task: Task,
     /// Images a run
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
-    pub batch: u32,
+    pub(super) batch: u32,
 }
 
 impl Global {
     /// Where the inventory lies.
-    pub fn inventory_path(&self) -> PathBuf {
+    pub(super) fn inventory_path(&self) -> PathBuf {
         self.devices.clone().unwrap_or_else(inventory::default_path)
     }
 
     /// The inventory.
-    pub fn inventory(&self) -> anyhow::Result<Inventory> {
+    pub(super) fn inventory(&self) -> anyhow::Result<Inventory> {
         Ok(Inventory::read(&self.inventory_path())?)
     }
 
     /// The address behind a name.
-    pub fn resolve(&self, device: &str) -> anyhow::Result<DeviceUrl> {
+    pub(super) fn resolve(&self, device: &str) -> anyhow::Result<DeviceUrl> {
         Ok(self.inventory()?.resolve(device)?)
     }
 
     /// A session with the device; tells on stderr while another session holds it.
-    pub fn connect(&self, device: &DeviceArg) -> anyhow::Result<Session> {
+    pub(super) fn connect(&self, device: &DeviceArg) -> anyhow::Result<Session> {
         let timeouts =
             Timeouts { queue: std::time::Duration::from_secs(device.queue_timeout), ..Timeouts::default() };
         let mut session = Session::open(&self.resolve(&device.device)?, timeouts)?;
@@ -83,7 +83,7 @@ impl Global {
     }
 
     /// The store, made if it is not there.
-    pub fn store(&self) -> anyhow::Result<Store> {
+    pub(super) fn store(&self) -> anyhow::Result<Store> {
         if let Some(folder) = self.store.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
@@ -91,14 +91,14 @@ impl Global {
     }
 
     /// The store, which must be there.
-    pub fn existing_store(&self) -> anyhow::Result<Store> {
+    pub(super) fn existing_store(&self) -> anyhow::Result<Store> {
         Ok(Store::open_existing(&self.store)?)
     }
 }
 
 /// A device as the store knows it, found without asking the device itself: the one that was profiled for
 /// the task last, or the one whose board, row number or address is named.
-pub fn stored_device(
+pub(super) fn stored_device(
     store: &Store,
     wanted: Option<&str>,
     task: &Task,
@@ -134,6 +134,6 @@ fn nothing_profiled(task: &Task, batch: u32) -> String {
 }
 
 /// The samples of a task on a device setting.
-pub fn query<'a>(device: DeviceId, task: &'a Task, batch: u32) -> SampleQuery<'a> {
+pub(super) fn query<'a>(device: DeviceId, task: &'a Task, batch: u32) -> SampleQuery<'a> {
     SampleQuery { device, task: Some(&task.name), batch, only_trustworthy: false }
 }

@@ -13,7 +13,7 @@ use crate::link::{DeviceUrl, Facts};
 
 /// Subcommands of `hanas device`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Give an address a name
     Add {
         /// The name
@@ -46,7 +46,7 @@ pub enum Command {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, command: Command) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Add { name, url } => add(global, name, &url),
         Command::List => list(global),
@@ -111,7 +111,7 @@ fn info(global: &Global, device: String) -> anyhow::Result<()> {
 }
 
 /// The facts as people read them.
-pub fn described(facts: &Facts) -> Vec<(&'static str, String)> {
+pub(super) fn described(facts: &Facts) -> Vec<(&'static str, String)> {
     let or_unknown = |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };
     let pinned = match facts.pinned {
         0 => "no".to_owned(),

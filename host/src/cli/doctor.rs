@@ -17,7 +17,7 @@ use crate::store::ModelSpec;
 
 /// Arguments of `hanas doctor`.
 #[derive(Debug, Args)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// A device to examine as well: a name or an address
     device: Option<String>,
 }
@@ -36,7 +36,7 @@ struct Findings {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<()> {
     let mut findings = host(global);
     if let Some(device) = &args.device {
         examine(global, device, &mut findings)?;

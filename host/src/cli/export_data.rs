@@ -9,7 +9,7 @@ use crate::store::SessionId;
 
 /// Arguments of `hanas export-data`.
 #[derive(Debug, Args)]
-pub struct ExportDataArgs {
+pub(super) struct ExportDataArgs {
     /// Only this session [default: all]
     #[arg(long, value_name = "NUMBER")]
     session: Option<i64>,
@@ -35,7 +35,7 @@ struct Model {
 }
 
 /// Runs the command: CSV (also for `--format text`) has one line a timed run, JSON one document.
-pub fn run(global: &Global, args: &ExportDataArgs) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, args: &ExportDataArgs) -> anyhow::Result<()> {
     let store = global.existing_store()?;
     let mut sessions = Vec::new();
     for row in store.sessions()? {

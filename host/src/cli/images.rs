@@ -14,21 +14,21 @@ const SHAPES: (usize, usize) = (4_000, 1_000);
 
 /// Which images.
 #[derive(Debug, Clone, Args)]
-pub struct ImageArgs {
+pub(super) struct ImageArgs {
     /// Folder of the data set's binary files [CIFAR-10: data_batch_1.bin ... test_batch.bin]
     #[arg(long, env = "HANAS_DATA", value_name = "FOLDER")]
-    pub data: Option<PathBuf>,
+    pub(super) data: Option<PathBuf>,
     /// Train on this many images, the same number of each class [default: all]
     #[arg(long, value_name = "N")]
-    pub images: Option<usize>,
+    pub(super) images: Option<usize>,
     /// Seed of the choice of images
     #[arg(long, default_value_t = 0)]
-    pub data_seed: u64,
+    pub(super) data_seed: u64,
 }
 
 impl ImageArgs {
     /// Reads the task's images.
-    pub fn load(&self, task: &Task) -> anyhow::Result<(Data, Normalisation)> {
+    pub(super) fn load(&self, task: &Task) -> anyhow::Result<(Data, Normalisation)> {
         let folder = || {
             self.data.clone().ok_or_else(|| {
                 super::Usage(format!("{} needs its images: give their folder with --data", task.data.name()))

@@ -7,7 +7,7 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 static WATCHED: OnceLock<()> = OnceLock::new();
 
 /// Starts to watch for Ctrl-C and termination; the flag that then becomes true.
-pub fn watch() -> &'static AtomicBool {
+pub(super) fn watch() -> &'static AtomicBool {
     WATCHED.get_or_init(|| {
         // Without the handler Ctrl-C ends the program at once, and what is stored is safe all the same.
         let _ = ctrlc::set_handler(|| {
@@ -21,6 +21,6 @@ pub fn watch() -> &'static AtomicBool {
 }
 
 /// Whether the user asked to end.
-pub fn asked() -> bool {
+pub(super) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }

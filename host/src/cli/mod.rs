@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::link::LinkError;
-pub use context::Global;
+use context::Global;
 
 /// Measure candidate layers on the board itself, build the search space out of what the board does
 /// fast, search in it, train, export, re-measure.

@@ -22,7 +22,12 @@ use crate::task::Task;
 const SEARCH_SAMPLES: u32 = 24;
 
 /// Latency curves of a task's layer types from stored samples, calibrated on the whole nets among them.
-pub fn fits(task: &Task, samples: &[ModelSamples], clock_ns: u32, alpha: f64) -> anyhow::Result<LayerFits> {
+pub(super) fn fits(
+    task: &Task,
+    samples: &[ModelSamples],
+    clock_ns: u32,
+    alpha: f64,
+) -> anyhow::Result<LayerFits> {
     let statistic = Statistic::default();
     let points = LayerFits::points(&task.family, samples, statistic, clock_ns)?;
     let (mut fits, _) = LayerFits::build(&points, alpha, Weighting::Equal)?;
@@ -39,7 +44,7 @@ pub fn fits(task: &Task, samples: &[ModelSamples], clock_ns: u32, alpha: f64) ->
 }
 
 /// The whole nets among stored samples, with their latency in nanoseconds.
-pub fn measured_nets(
+pub(super) fn measured_nets(
     samples: &[ModelSamples],
     statistic: Statistic,
     clock_ns: u32,
@@ -54,7 +59,7 @@ pub fn measured_nets(
 }
 
 /// Times one net on the device, with seeded weights or given ones.
-pub fn measure(
+pub(super) fn measure(
     session: &mut Session,
     net: &ConvNet,
     weights: Option<&Weights>,
@@ -88,17 +93,17 @@ pub fn measure(
 
 /// A net's runs and what they say.
 #[derive(Debug)]
-pub struct Timed {
+pub(super) struct Timed {
     /// Its latency.
-    pub latency: Estimate,
+    pub(super) latency: Estimate,
     /// The runs.
-    pub visits: Vec<Visit>,
+    pub(super) visits: Vec<Visit>,
     /// The rounds' circumstances.
-    pub contexts: Vec<(u32, hanas_proto::measure::RoundContext)>,
+    pub(super) contexts: Vec<(u32, hanas_proto::measure::RoundContext)>,
 }
 
 /// Answers a search from the device itself.
-pub struct DeviceTimer<'s> {
+pub(super) struct DeviceTimer<'s> {
     session: &'s mut Session,
     fits: LayerFits,
     batch: u32,
@@ -106,7 +111,7 @@ pub struct DeviceTimer<'s> {
 
 impl<'s> DeviceTimer<'s> {
     /// A timer over an open session and fitted curves.
-    pub const fn new(session: &'s mut Session, fits: LayerFits, batch: u32) -> Self {
+    pub(super) const fn new(session: &'s mut Session, fits: LayerFits, batch: u32) -> Self {
         Self { session, fits, batch }
     }
 }

@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 /// Version of every JSON document this program prints; raised when a field changes its meaning.
-pub const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 
 /// How stdout is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
+pub(super) enum Format {
     /// Aligned columns for people
     #[default]
     Text,
@@ -28,7 +28,7 @@ struct Document<'a, T: Serialize> {
 }
 
 /// Prints a value as JSON; it must serialise as a map.
-pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     serde_json::to_writer_pretty(&mut out, &Document { schema: SCHEMA, body: value })?;
     writeln!(out)?;
@@ -36,7 +36,7 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
 }
 
 /// Prints text as it is.
-pub fn text(text: &str) -> anyhow::Result<()> {
+pub(super) fn text(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
@@ -45,24 +45,24 @@ pub fn text(text: &str) -> anyhow::Result<()> {
 
 /// Rows under a header.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(super) struct Table {
     header: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// An empty table with these columns.
-    pub fn new(header: &[&str]) -> Self {
+    pub(super) fn new(header: &[&str]) -> Self {
         Self { header: header.iter().map(|&cell| cell.to_owned()).collect(), rows: Vec::new() }
     }
 
     /// Appends a row of as many cells as there are columns.
-    pub fn row(&mut self, cells: Vec<String>) {
+    pub(super) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
     /// Aligned columns: numbers to the right, the rest to the left.
-    pub fn to_text(&self) -> String {
+    pub(super) fn to_text(&self) -> String {
         let all = || std::iter::once(&self.header).chain(&self.rows);
         let widths: Vec<usize> = (0..self.header.len())
             .map(|c| all().map(|row| row.get(c).map_or(0, |cell| cell.chars().count())).max().unwrap_or(0))
@@ -88,7 +88,7 @@ impl Table {
     }
 
     /// Comma-separated values; cells with commas or quotes are quoted.
-    pub fn to_csv(&self) -> String {
+    pub(super) fn to_csv(&self) -> String {
         let quoted = |cell: &String| {
             if cell.contains([',', '"', '\n']) {
                 format!("\"{}\"", cell.replace('"', "\"\""))

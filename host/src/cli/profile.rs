@@ -22,7 +22,7 @@ use crate::store::{self, ModelId, ModelRecord, NewSession, SessionId, Store, Vis
 
 /// Arguments of `hanas profile`.
 #[derive(Debug, Args)]
-pub struct ProfileArgs {
+pub(super) struct ProfileArgs {
     #[command(flatten)]
     device: DeviceArg,
     #[command(flatten)]
@@ -56,7 +56,7 @@ struct Failure {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.task;
     let list = candidates(&task.family, args.expand, *batch, args.which)?;
     let mut store = global.store()?;

@@ -9,7 +9,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Work of known length.
-pub struct Progress {
+pub(super) struct Progress {
     bar: ProgressBar,
     what: String,
     plain: bool,
@@ -19,7 +19,7 @@ pub struct Progress {
 
 impl Progress {
     /// Starts showing `what`, of `total` steps.
-    pub fn new(what: &str, total: u64, quiet: bool) -> Self {
+    pub(super) fn new(what: &str, total: u64, quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = ProgressBar::new(total);
         if quiet || !terminal {
@@ -35,7 +35,7 @@ impl Progress {
     }
 
     /// `done` steps are done; `message` says where we are.
-    pub fn at(&mut self, done: u64, message: &str) {
+    pub(super) fn at(&mut self, done: u64, message: &str) {
         self.bar.set_position(done);
         self.bar.set_message(message.to_owned());
         if self.plain && self.last_line.elapsed() > LINE_EVERY {
@@ -47,7 +47,7 @@ impl Progress {
     }
 
     /// A line that stays, above the bar.
-    pub fn say(&self, line: &str) {
+    pub(super) fn say(&self, line: &str) {
         if self.plain || self.bar.is_hidden() {
             eprintln!("{line}");
         } else {

@@ -20,7 +20,7 @@ use crate::train::record::TrainRecord;
 
 /// Arguments of `hanas report`.
 #[derive(Debug, Args)]
-pub struct ReportArgs {
+pub(super) struct ReportArgs {
     /// Folders of runs to show
     runs: Vec<PathBuf>,
     #[command(flatten)]
@@ -40,7 +40,7 @@ struct Written {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, args: &ReportArgs) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, args: &ReportArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.task;
     let store = global.existing_store()?;
     let device = stored_device(&store, args.device.as_deref(), task, *batch)?;

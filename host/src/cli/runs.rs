@@ -15,7 +15,7 @@ use crate::search::weights_file;
 
 /// Arguments of `hanas export`.
 #[derive(Debug, Args)]
-pub struct ExportArgs {
+pub(super) struct ExportArgs {
     /// The run's folder
     run: PathBuf,
     /// The ONNX file to write
@@ -35,7 +35,7 @@ struct Exported {
 }
 
 /// The run's trained weights.
-pub fn weights(run: &RunDir) -> anyhow::Result<Weights> {
+pub(super) fn weights(run: &RunDir) -> anyhow::Result<Weights> {
     let path = run.weights();
     if !path.exists() {
         let run = run.path().display();
@@ -45,12 +45,12 @@ pub fn weights(run: &RunDir) -> anyhow::Result<Weights> {
 }
 
 /// Opens a run that must have found its net.
-pub fn open(path: &Path) -> anyhow::Result<RunDir> {
+pub(super) fn open(path: &Path) -> anyhow::Result<RunDir> {
     Ok(RunDir::open(path)?)
 }
 
 /// Runs `hanas export`: needs no libtorch.
-pub fn export(global: &Global, args: &ExportArgs) -> anyhow::Result<()> {
+pub(super) fn export(global: &Global, args: &ExportArgs) -> anyhow::Result<()> {
     let run = open(&args.run)?;
     let net = run.net().context("the search has not found its net yet")?;
     let onnx = lower(&net.net.net()?, Init::Weights(&weights(&run)?), args.batch)?;

@@ -6,27 +6,27 @@ use crate::profile::sampling::Sampling;
 
 /// How often.
 #[derive(Debug, Clone, Args)]
-pub struct SamplingArgs {
+pub(super) struct SamplingArgs {
     /// Timed runs of each model
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub samples: u32,
+    pub(super) samples: u32,
     /// Timed runs in a row before another model has its turn
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub runs: u16,
+    pub(super) runs: u16,
     /// Untimed runs before those
     #[arg(long, default_value_t = 1)]
-    pub warmup: u16,
+    pub(super) warmup: u16,
     /// Seed of the visiting order
     #[arg(long, default_value_t = 0)]
-    pub order_seed: u64,
+    pub(super) order_seed: u64,
     /// Go on with a measurement that is judged not trustworthy (else exit code 4)
     #[arg(long)]
-    pub allow_noisy: bool,
+    pub(super) allow_noisy: bool,
 }
 
 impl SamplingArgs {
     /// The plan.
-    pub fn sampling(&self) -> Sampling {
+    pub(super) fn sampling(&self) -> Sampling {
         Sampling {
             samples: self.samples,
             runs: self.runs,

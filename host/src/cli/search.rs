@@ -23,7 +23,7 @@ use crate::search::timer::NetTimer;
 
 /// What to search with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StrategyArg {
+pub(super) enum StrategyArg {
     /// Differentiable search in the measured space
     Htas,
     /// Differentiable search in TAS's unaligned grid (see --expand)
@@ -38,7 +38,7 @@ pub enum StrategyArg {
 
 /// What the budget limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum GateArg {
+pub(super) enum GateArg {
     /// Measured latency
     #[default]
     Latency,
@@ -48,7 +48,7 @@ pub enum GateArg {
 
 /// A budget as given: a share of the base net's cost, or a latency.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Budget {
+pub(super) enum Budget {
     /// `0.5x`.
     Share(f64),
     /// `12ms`, `800us`, `1.5s`.
@@ -76,7 +76,7 @@ impl std::str::FromStr for Budget {
 
 /// Arguments of `hanas search`.
 #[derive(Debug, Args)]
-pub struct SearchArgs {
+pub(super) struct SearchArgs {
     /// What to search with
     #[arg(value_enum)]
     strategy: StrategyArg,
@@ -127,7 +127,7 @@ struct Outcome {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.task;
     let mut store = global.existing_store()?;
     let mut session = global.connect(&args.device)?;

@@ -7,20 +7,20 @@ use clap_complete::Shell;
 
 /// Arguments of `hanas completions`.
 #[derive(Debug, Args)]
-pub struct CompletionsArgs {
+pub(super) struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
 
 /// Prints the shell's completion script.
-pub fn completions(args: &CompletionsArgs, command: &mut Command) -> anyhow::Result<()> {
+pub(super) fn completions(args: &CompletionsArgs, command: &mut Command) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "hanas", &mut script);
     super::output::text(&String::from_utf8_lossy(&script))
 }
 
 /// Prints the manual page in roff.
-pub fn man(command: &Command) -> anyhow::Result<()> {
+pub(super) fn man(command: &Command) -> anyhow::Result<()> {
     clap_mangen::Man::new(command.clone()).render(&mut io::stdout())?;
     Ok(())
 }

@@ -12,11 +12,11 @@ use crate::space::select::{Candidates, Rules};
 use crate::store::{SampleQuery, Saved, Store};
 
 /// Under this name the store keeps the spaces of convnet families.
-pub const SPACE: &str = "htas";
+pub(super) const SPACE: &str = "htas";
 
 /// Subcommands of `hanas space`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Choose widths from the stored samples and keep the space
     Build(BuildArgs),
     /// The last space built: latency, fit, scores, groups, choices
@@ -27,7 +27,7 @@ pub enum Command {
 
 /// How choices are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Mode {
+pub(super) enum Mode {
     /// Low quantile less its standard error, widths from 4 up, ties reported
     #[default]
     Project,
@@ -37,7 +37,7 @@ pub enum Mode {
 
 /// Arguments of `hanas space build`.
 #[derive(Debug, Args)]
-pub struct BuildArgs {
+pub(super) struct BuildArgs {
     #[command(flatten)]
     task: TaskArg,
     /// A board's name or row number, as the store has it [default: the last profiled]
@@ -65,7 +65,7 @@ pub struct BuildArgs {
 
 /// Arguments of `hanas space show` and `stability`.
 #[derive(Debug, Args)]
-pub struct ShowArgs {
+pub(super) struct ShowArgs {
     #[command(flatten)]
     task: TaskArg,
     /// A board's name or row number, as the store has it [default: the last profiled]
@@ -87,7 +87,7 @@ fn statistic(text: &str) -> Result<Statistic, String> {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, command: Command) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Build(args) => build(global, &args),
         Command::Show(args) => {
@@ -129,7 +129,7 @@ fn last(global: &Global, args: &ShowArgs) -> anyhow::Result<Saved<HardwareSpace>
 }
 
 /// The last space built for a query.
-pub fn load(store: &Store, query: &SampleQuery<'_>) -> anyhow::Result<Saved<HardwareSpace>> {
+pub(super) fn load(store: &Store, query: &SampleQuery<'_>) -> anyhow::Result<Saved<HardwareSpace>> {
     let saved = store.load_space::<HardwareSpace>(query, SPACE)?;
     let saved = saved.ok_or_else(|| {
         let task = query.task.unwrap_or_default();

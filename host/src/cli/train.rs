@@ -22,7 +22,7 @@ use crate::train::teacher::teacher;
 
 /// Arguments of `hanas train`.
 #[derive(Debug, Args)]
-pub struct TrainArgs {
+pub(super) struct TrainArgs {
     /// The run's folder
     run: PathBuf,
     #[command(flatten)]
@@ -58,7 +58,7 @@ struct Outcome<'a> {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     let dir = RunDir::open(&args.run)?;
     let record = dir.record()?;
     let net = dir.net().context("the search has not found its net yet")?;

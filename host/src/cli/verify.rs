@@ -25,7 +25,7 @@ const CHECK_BATCH: usize = 50;
 
 /// Arguments of `hanas verify`.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
+pub(super) struct VerifyArgs {
     /// The run's folder
     run: PathBuf,
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub struct VerifyArgs {
 }
 
 /// Runs the command.
-pub fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
+pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
     let dir = runs::open(&args.run)?;
     let (record, net) = (dir.record()?, dir.net().context("the search has not found its net yet")?);
     let weights = dir.weights().exists().then(|| runs::weights(&dir)).transpose()?;

@@ -6,13 +6,13 @@ use super::progress::Progress;
 use crate::search::progress::{Event, Monitor};
 
 /// Shows steps as a bar and epochs as lines.
-pub struct Watch {
+pub(super) struct Watch {
     show: Box<dyn FnMut(Event<'_>)>,
 }
 
 impl Watch {
     /// Watches `what`.
-    pub fn new(what: &str, quiet: bool) -> Self {
+    pub(super) fn new(what: &str, quiet: bool) -> Self {
         let what = what.to_owned();
         let mut progress: Option<Progress> = None;
         let show = move |event: Event<'_>| match event {
@@ -51,7 +51,7 @@ impl Watch {
     }
 
     /// What the search or training reports to.
-    pub fn monitor<'a>(&'a mut self, stop: &'a AtomicBool) -> Monitor<'a> {
+    pub(super) fn monitor<'a>(&'a mut self, stop: &'a AtomicBool) -> Monitor<'a> {
         Monitor { watch: &mut *self.show, stop }
     }
 }
