@@ -105,7 +105,7 @@ pub(super) fn run(global: &Global, args: &BenchArgs) -> anyhow::Result<()> {
     if report.verdict.trustworthy || args.sampling.allow_noisy {
         return Ok(());
     }
-    Err(NotTrustworthy { verdict: report.verdict.to_string() }.into())
+    Err(NotTrustworthy.into())
 }
 
 fn read_model(path: &Path, inputs: &[InputShape], batch: u32) -> anyhow::Result<Candidate> {

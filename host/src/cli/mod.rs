@@ -90,10 +90,8 @@ struct Interrupted {
 
 /// A measurement that was made and is not to be trusted; exit code 4.
 #[derive(Debug, thiserror::Error)]
-#[error("measured, but {verdict}\n(go on all the same with --allow-noisy)")]
-struct NotTrustworthy {
-    verdict: String,
-}
+#[error("measured, but not trustworthy (the verdict above says why); go on all the same with --allow-noisy")]
+struct NotTrustworthy;
 
 /// Arguments that clap cannot know to be wrong; exit code 2.
 #[derive(Debug, thiserror::Error)]

@@ -100,9 +100,7 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     }
     print(global, &report)?;
     match &report.verdict {
-        Some(verdict) if !verdict.trustworthy && !args.sampling.allow_noisy => {
-            Err(NotTrustworthy { verdict: verdict.to_string() }.into())
-        }
+        Some(verdict) if !verdict.trustworthy && !args.sampling.allow_noisy => Err(NotTrustworthy.into()),
         _ => Ok(()),
     }
 }

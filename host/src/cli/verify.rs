@@ -78,7 +78,7 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
     dir.save_verify(&verify)?;
     print(global, &dir, &verify)?;
     if !verdict.trustworthy && !args.sampling.allow_noisy {
-        return Err(NotTrustworthy { verdict: verdict.to_string() }.into());
+        return Err(NotTrustworthy.into());
     }
     anyhow::ensure!(verify.within_budget != Some(false), "the net is over its budget on this device");
     Ok(())
