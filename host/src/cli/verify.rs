@@ -127,7 +127,7 @@ fn normalised(image: &[u8], normalisation: &Normalisation) -> Vec<u8> {
     let per_channel = image.len() / normalisation.mean.len();
     let value = |(place, &pixel): (usize, &u8)| {
         let channel = place / per_channel;
-        ((f32::from(pixel) / 255.0) - normalisation.mean[channel]) / normalisation.deviation[channel]
+        (f32::from(pixel) - normalisation.mean[channel]) / normalisation.deviation[channel]
     };
     image.iter().enumerate().flat_map(|pixel| value(pixel).to_le_bytes()).collect()
 }
