@@ -214,11 +214,11 @@ fn samples_of_one_model_take_two_bytes_each() {
 #[test]
 fn empty_and_overlong_series_are_damage() {
     for bytes in [
-        &[3, 0][..],                                                                  // count of none
-        &[3, 9, 1],                                                                   // more than there is
-        &[3, 1, 0x80],                                                                // a cut varint
-        &[3, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],              // more than 64 bits
-        &[0xff, 0xff, 4, 1, 1],                                                       // a key of 17 bits
+        &[3, 0][..],                                                      // count of none
+        &[3, 9, 1],                                                       // more than there is
+        &[3, 1, 0x80],                                                    // a cut varint
+        &[3, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], // more than 64 bits
+        &[0xff, 0xff, 4, 1, 1],                                           // a key of 17 bits
     ] {
         let mut reader = SeriesReader::new(bytes);
         assert!(reader.next().unwrap().is_err(), "{bytes:?}");
