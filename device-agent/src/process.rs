@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
+
 use crate::orders::Inbox;
 use crate::settings::WorkerSettings;
 
@@ -58,6 +60,8 @@ impl WorkerProcess {
         let mut child = Command::new(&settings.program)
             .arg0("hanas-agent")
             .args(settings.arguments())
+            // A backtrace would be its last words, instead of what happened.
+            .env("RUST_BACKTRACE", "0")
             // A terminal's Ctrl-C is the supervisor's to handle.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -148,8 +152,7 @@ fn describe(status: Option<ExitStatus>, words: &str) -> String {
 }
 
 fn signal_name(signal: i32) -> String {
-    rustix::process::Signal::from_named_raw(signal)
-        .map_or_else(|| format!("signal {signal}"), |signal| format!("{signal:?}").replace("Signal::", "SIG"))
+    Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string())
 }
 
 #[cfg(test)]

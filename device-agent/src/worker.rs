@@ -184,7 +184,7 @@ fn run_job(
     }
     let outcome = outcome.unwrap_or_else(|_| {
         let slot = pipe.last_slot;
-        Outcome::Fault { slot, trouble: Trouble::new(FaultCode::RunFailed, last_panic()) }
+        Outcome::Fault { slot, trouble: panic_trouble(FaultCode::RunFailed) }
     });
     let end = match &outcome {
         Outcome::Completed => JobEnd::Completed,
@@ -199,7 +199,17 @@ fn run_job(
 
 /// Calls what may panic; a panic is the model's trouble, not the other slots'.
 fn guard<T>(code: FaultCode, act: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
-    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(Trouble::new(code, last_panic())))
+    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| Err(panic_trouble(code)))
+}
+
+fn panic_trouble(code: FaultCode) -> Trouble {
+    let text = PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    // tract panics where it gets no memory; the standard library aborts, and the supervisor sees that.
+    if text.starts_with("failed to allocate") {
+        let text = format!("{text}: more than the worker has; give it more with --memory-limit");
+        return Trouble::new(FaultCode::TooLarge, text);
+    }
+    Trouble::new(code, format!("the runtime panicked: {text}"))
 }
 
 /// Where the panic hook leaves a panic's message.
@@ -209,13 +219,8 @@ fn keep_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.payload_as_str().unwrap_or("a panic without a message");
         let line = text.lines().next().unwrap_or_default();
-        format!("the runtime panicked: {line}")
-            .clone_into(&mut PANIC.lock().unwrap_or_else(PoisonError::into_inner));
+        line.clone_into(&mut PANIC.lock().unwrap_or_else(PoisonError::into_inner));
     }));
-}
-
-fn last_panic() -> String {
-    PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn cut(text: &str) -> &str {
