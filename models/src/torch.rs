@@ -174,8 +174,9 @@ fn apply(layer: &Layer, inputs: &[&Values], train: bool) -> Values {
     }
 }
 
-/// The same values with channels innermost in memory. Torch's CPU convolutions then need no reordering
-/// of maps: a training step is a fifth to a quarter faster.
+/// The same values with channels innermost in memory, so that torch's CPU convolutions need not reorder
+/// maps. Measured for convolution, batch norm and ReLU, forward and back (batch 128, widths 24, 48, 96):
+/// 14 to 19% less time on one thread; two threads of a busy machine showed no clear gain.
 pub fn channels_last(images: &Values) -> Values {
     images.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

@@ -2,7 +2,8 @@
 //!
 //! A batch is addressed by its places and a random stream, so that any step of any epoch can be made
 //! again. Pixels go through one table per channel straight into the layout that torch's convolutions
-//! want (channels innermost): a batch of 128 costs a millisecond, against hundreds for its step.
+//! want (channels innermost). An augmented batch of 128 took 4 to 8 ms on a busy core, about one hundredth
+//! of ResNet20's training step there.
 
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
