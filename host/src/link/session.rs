@@ -99,6 +99,7 @@ pub struct Session {
     facts: Facts,
     limits: Limits,
     damaged_frames: u64,
+    received: u64,
     last_heard: Instant,
     on_queued: Option<OnQueued>,
 }
@@ -149,6 +150,7 @@ impl Session {
             facts: Facts::default(),
             limits: Limits { max_frame: HANDSHAKE_PAYLOAD, window: 1, max_blob: 0, slots: 0 },
             damaged_frames: 0,
+            received: 0,
             last_heard: Instant::now(),
             on_queued: None,
         };
@@ -178,6 +180,12 @@ impl Session {
     #[must_use]
     pub const fn damaged_frames(&self) -> u64 {
         self.damaged_frames
+    }
+
+    /// Bytes that came from the agent so far, framing included.
+    #[must_use]
+    pub const fn received_bytes(&self) -> u64 {
+        self.received
     }
 
     /// Called with the number of sessions ahead while another holds the device.
@@ -389,7 +397,10 @@ impl Session {
                 Ok(0) if self.last_heard.elapsed() < self.timeouts.idle => return Ok(None),
                 // An agent that lives sends a heartbeat every second, busy or not.
                 Ok(0) => return Err(self.gone(format!("silent for {:?}", self.timeouts.idle))),
-                Ok(read) => self.unread = 0..read,
+                Ok(read) => {
+                    self.received += read as u64;
+                    self.unread = 0..read;
+                }
                 Err(error) => return Err(self.gone(error.to_string())),
             }
         }
