@@ -22,7 +22,7 @@ pub mod stream;
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A file of the set is not there.
-    #[error("{folder} holds no {file}; run 'hanas data fetch {set}' or point HANAS_DATA at the folder with the binary version", folder = folder.display())]
+    #[error("{folder} holds no {file}; point --data or HANAS_DATA at the folder with the binary version of {set}", folder = folder.display())]
     Missing {
         /// Where it was looked for.
         folder: PathBuf,

@@ -63,6 +63,7 @@ pub struct StageSpace {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HardwareSpace {
     /// See [`SCHEMA`].
+    #[serde(rename = "space_schema")]
     pub schema: u32,
     /// The family's name.
     pub family: String,

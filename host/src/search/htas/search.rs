@@ -145,7 +145,7 @@ impl<'a> Session<'a> {
             (CostKind::Latency, Some(fits)) => LayerCost::Latency(fits),
             (CostKind::Latency, None) => {
                 let complaint =
-                    "a latency cost needs fitted curves; run 'hanas latency fit', or take --cost flops";
+                    "a latency cost needs fitted curves; run 'hanas profile' for this task, or take --gate flops";
                 return Err(SearchError::Config(complaint.to_owned()));
             }
         };
