@@ -154,8 +154,7 @@ fn serve(serve: &Serve) -> Result<ExitCode> {
     ctrlc::set_handler(move || drop(interrupts.send(Ending::Interrupted))).context("no signal handler")?;
     let supervisor = Supervisor::start(serve.settings(slot_file, cache_folder))?;
     if let Some(url) = listener.url() {
-        println!("listening on {url}");
-        std::io::stdout().flush()?;
+        writeln!(std::io::stdout(), "listening on {url}").context("nobody reads the address on stdout")?;
     }
     let hosts = std::sync::Arc::clone(&supervisor);
     thread::spawn(move || {

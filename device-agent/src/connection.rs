@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use rustix::net::{SendFlags, Shutdown};
 
 use crate::conversation::Conversation;
 use crate::link::Link;
+use crate::log;
 use crate::supervisor::Supervisor;
 
 /// Longest payload the agent takes: a chunk of 64 KiB and its envelope.
@@ -25,6 +27,9 @@ pub const WINDOW: u16 = 16;
 
 /// Bytes in an outbox beyond which who fills it has to wait.
 pub const HIGH_WATER: usize = 1 << 20;
+
+/// Connections served at once; each has threads and buffers.
+const MAX_CONNECTIONS: usize = 128;
 
 /// Bytes asked of a link at a time: some chunks, so that a fast link costs few calls.
 const READ_BYTES: usize = 256 * 1024;
@@ -172,8 +177,17 @@ impl Outbox {
     }
 }
 
-/// Talks with one host until it is gone.
+/// Talks with one host until it is gone; with one too many, not at all.
 pub fn serve(link: Link, supervisor: &Arc<Supervisor>) {
+    if supervisor.connections.fetch_add(1, Ordering::Relaxed) < MAX_CONNECTIONS {
+        talk(link, supervisor);
+    } else {
+        log::line(format_args!("{}: turned away: too many connections", link.peer));
+    }
+    supervisor.connections.fetch_sub(1, Ordering::Relaxed);
+}
+
+fn talk(link: Link, supervisor: &Arc<Supervisor>) {
     let Link { mut reader, mut writer, socket, peer } = link;
     let outbox = Arc::new(Outbox::new(socket, peer));
     let writing = {

@@ -14,6 +14,9 @@ use nix::sys::time::TimeValLike;
 /// /proc/stat counts in ticks of 1/100 s on every Linux, whatever the kernel's own rate.
 const TICK_US: u64 = 10_000;
 
+/// A reading younger than a tick is as exact as another one, which takes some 20 us.
+const TICK: Duration = Duration::from_micros(TICK_US);
+
 /// Sensors are read this often at most: one over a slow bus takes milliseconds.
 const SENSOR_AGE: Duration = Duration::from_millis(100);
 
@@ -24,6 +27,7 @@ const THERMAL: &str = "/sys/class/thermal";
 #[derive(Debug)]
 pub struct Probe {
     stat: Option<File>,
+    counted: Option<(Instant, Processors)>,
     sensors: Vec<File>,
     frequency: Option<File>,
     sensed: Option<Sensed>,
@@ -64,6 +68,7 @@ impl Probe {
         let frequency = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq");
         Self {
             stat: File::open("/proc/stat").ok(),
+            counted: None,
             sensors,
             frequency: File::open(frequency).ok(),
             sensed: None,
@@ -72,12 +77,17 @@ impl Probe {
 
     /// The counters now.
     #[must_use]
-    pub fn read(&self) -> Reading {
-        Reading {
-            at: Instant::now(),
-            usage: getrusage(UsageWho::RUSAGE_SELF).ok(),
-            processors: self.stat.as_ref().and_then(read_text).and_then(|text| parse_stat(&text)),
+    pub fn read(&mut self) -> Reading {
+        let processors = self.processors();
+        Reading { at: Instant::now(), usage: getrusage(UsageWho::RUSAGE_SELF).ok(), processors }
+    }
+
+    fn processors(&mut self) -> Option<Processors> {
+        if self.counted.is_none_or(|(at, _)| at.elapsed() >= TICK) {
+            let processors = self.stat.as_ref().and_then(read_text).and_then(|text| parse_stat(&text));
+            self.counted = processors.map(|processors| (Instant::now(), processors));
         }
+        self.counted.map(|(_, processors)| processors)
     }
 
     /// What happened since `before`.

@@ -11,6 +11,7 @@ use hanas_proto::{Digest, ToAgent, ToHost};
 use crate::blobs::{BlobError, Taken};
 use crate::connection::{Framer, MAX_FRAME, Outbox, WINDOW};
 use crate::facts::AGENT_VERSION;
+use crate::log;
 use crate::orders::{Order, put};
 use crate::session::{Request, Task};
 use crate::supervisor::Supervisor;
@@ -104,7 +105,7 @@ impl Conversation {
         let outbox = Arc::clone(&self.outbox);
         let peer = &outbox.peer;
         if hello.dialect != DIALECT {
-            eprintln!("{peer}: {host} speaks {}, this agent {DIALECT}: refused", hello.dialect);
+            log::line(format_args!("{peer}: {host} speaks {}, this agent {DIALECT}: refused", hello.dialect));
             let refusal = Refusal { dialect: DIALECT, agent: AGENT_VERSION, reason: RefusalReason::Dialect };
             return self.say(&ToHost::Refused(refusal));
         }
@@ -116,7 +117,7 @@ impl Conversation {
         }
         let Some(resumed) = core.greet(hello.session, host.clone(), hello.max_frame, &self.outbox) else {
             drop(core);
-            eprintln!("{peer}: {host} turned away: too many sessions");
+            log::line(format_args!("{peer}: {host} turned away: too many sessions"));
             return self.outbox.close();
         };
         self.session = Some(hello.session);
@@ -133,7 +134,7 @@ impl Conversation {
         }));
         drop(core);
         let what = if resumed { "resumed" } else { "opened" };
-        eprintln!("{peer}: {host} {what} session {:016x}", hello.session);
+        log::line(format_args!("{peer}: {host} {what} session {:016x}", hello.session));
     }
 
     fn announce(&mut self, id: u32, digest: Digest, size: u64) {
@@ -243,7 +244,7 @@ impl Drop for Conversation {
     fn drop(&mut self) {
         if let Some(number) = self.session {
             self.supervisor.core().lose(number, &self.outbox);
-            eprintln!("{}: gone", self.outbox.peer);
+            log::line(format_args!("{}: gone", self.outbox.peer));
         }
     }
 }

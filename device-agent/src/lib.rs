@@ -14,7 +14,7 @@
 //! 8. [`worker`], [`limits`]: orders -> reports, inside limits;
 //! 9. [`measure`], [`context`]: a plan -> rounds of timed runs and their circumstances;
 //! 10. [`runtime`]: what runs a model: tract, nothing at all, or a script;
-//! 11. [`facts`]: what the device is; [`settings`], [`cli`]: how it is all started.
+//! 11. [`facts`]: what the device is; [`settings`], [`cli`], [`log`]: how it is started and what it says.
 
 pub mod blobs;
 pub mod cli;
@@ -24,6 +24,7 @@ pub mod conversation;
 pub mod facts;
 pub mod limits;
 pub mod link;
+pub mod log;
 pub mod measure;
 pub mod orders;
 pub mod process;

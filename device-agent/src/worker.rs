@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hanas_proto::ToHost;
@@ -65,6 +66,7 @@ pub enum WorkerError {
 pub fn run(settings: &WorkerSettings) -> Result<(), WorkerError> {
     let pinned = limits::apply(settings)?;
     keep_panics();
+    end_with_supervisor()?;
     let mut runtime = runtime::build(settings)?;
     let mut pipe = Pipe::open(settings)?;
     let mut probe = Probe::open(pinned);
@@ -83,6 +85,18 @@ pub fn run(settings: &WorkerSettings) -> Result<(), WorkerError> {
         }
         pipe.send()?;
     }
+    Ok(())
+}
+
+/// Ends the process when the supervisor is gone, also in the midst of a run that takes hours. The thread
+/// sleeps until then and takes nothing from the runs.
+fn end_with_supervisor() -> io::Result<()> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    thread::Builder::new().name("end".to_owned()).spawn(move || {
+        // No event is asked for: what is always reported is the other side's end.
+        while poll(&mut [PollFd::new(&stdin, PollFlags::empty())], None).is_err() {}
+        std::process::exit(0);
+    })?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod client;
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use client::{Agent, Client, PATIENCE, PLAN, Taken, What, assert_whole, command, timings};
 use hanas_models::layer::{Layer, LayerKind};
@@ -18,9 +19,10 @@ fn conv() -> Vec<u8> {
     lower(&Layer { kind, cin: 3, cout: 4 }.net(), Init::Seeded(1), 2).unwrap()
 }
 
-/// From hello to goodbye.
+/// From hello to goodbye, in a session that nobody had before.
 fn talk(client: &mut Client) {
-    assert!(!client.hello(0xfeed));
+    static SESSION: AtomicU64 = AtomicU64::new(0xfeed);
+    assert!(!client.hello(SESSION.fetch_add(1, Ordering::Relaxed)));
     client.send(&ToAgent::Ping { id: 900 });
     client.wait(|message| (*message == ToHost::Pong { id: 900 }).then_some(()));
 
@@ -196,9 +198,16 @@ fn the_command_line_refuses_what_is_not_safe_or_not_there() {
 }
 
 #[test]
-fn the_worker_ends_with_its_supervisor_however_that_ends() {
+fn the_worker_ends_with_its_supervisor_however_that_ends_and_whatever_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("endless.toml");
+    std::fs::write(&script, "default_ns = 1000\nsleep_ns_per_run = 3600000000000\n").unwrap();
     for signal in [Signal::KILL, Signal::INT, Signal::TERM] {
-        let mut agent = Agent::tcp(&["--runtime", "null"]);
+        let mut agent = Agent::tcp(&["--runtime", "scripted", "--script", script.to_str().unwrap()]);
+        let mut client = agent.open(1);
+        client.load(0, &conv(), LoadOptions::default()).unwrap();
+        let id = client.id();
+        client.send(&ToAgent::Measure { id, job: 1, plan: PLAN });
         let workers = agent.workers();
         assert_eq!(workers.len(), 1);
         agent.end_with(signal);

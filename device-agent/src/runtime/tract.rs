@@ -254,3 +254,14 @@ fn innermost(error: &TractError) -> String {
         [] => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_told_is_the_one_built_with() {
+        let locked = format!("name = \"tract-onnx\"\nversion = \"{VERSION}\"");
+        assert!(include_str!("../../../Cargo.lock").contains(&locked));
+    }
+}
