@@ -107,7 +107,9 @@ pub enum LinkError {
         agent: String,
     },
     /// The agent talks to paired hosts only.
-    #[error("the agent at {url} takes paired hosts only, and this release cannot pair; reach it through ssh (exec:ssh BOARD hanas-agent serve --stdio)")]
+    #[error(
+        "the agent at {url} takes paired hosts only, and this release cannot pair; reach it through ssh (exec:ssh BOARD hanas-agent serve --stdio)"
+    )]
     NotPaired {
         /// The address.
         url: String,

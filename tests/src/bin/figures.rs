@@ -21,7 +21,7 @@ use hanas_models::spec::Net;
 use hanas_models::weights::seeded;
 use hanas_proto::Nanos;
 use hanas_proto::measure::LoadOptions;
-use hanas_tests::{Agent, PtyBridge};
+use hanas_tests::{Agent, PtyBridge, Wire};
 use tract_onnx::prelude::*;
 
 /// One figure: key, value, goal, how it was measured.
@@ -65,6 +65,11 @@ fn write(figures: &[Figure]) -> Result<()> {
     Ok(())
 }
 
+/// An agent as a user starts it, on a free TCP port.
+fn agent(options: &[&str]) -> Agent {
+    Agent::start(&[&["--tcp", "127.0.0.1:0"], options].concat())
+}
+
 fn open(url: &str) -> Result<Session> {
     Ok(Session::open(&url.parse::<DeviceUrl>()?, Timeouts::default())?)
 }
@@ -83,7 +88,7 @@ fn one_run(slots: Vec<u16>, rounds: u16, runs: u16) -> Plan {
 }
 
 fn null_round_trip() -> Result<Figure> {
-    let agent = Agent::tcp(&["--runtime", "null"])?;
+    let agent = agent(&["--runtime", "null"]);
     let mut session = open(agent.url())?;
     let digest = session.upload(b"null")?;
     session.load(0, digest, LoadOptions::default())?;
@@ -101,7 +106,7 @@ fn null_round_trip() -> Result<Figure> {
 
 fn upload() -> Result<Figure> {
     const SIZE: usize = 32 << 20;
-    let agent = Agent::tcp(&["--runtime", "null"])?;
+    let agent = agent(&["--runtime", "null"]);
     let mut session = open(agent.url())?;
     let mut rates = Vec::new();
     for turn in 0..5u32 {
@@ -134,7 +139,7 @@ fn subjects() -> Result<Vec<Vec<u8>>> {
 }
 
 fn bytes_per_sample() -> Result<Figure> {
-    let agent = Agent::tcp(&[])?;
+    let agent = agent(&[]);
     let mut session = open(agent.url())?;
     let subjects = subjects()?;
     for (slot, onnx) in (0u16..).zip(&subjects) {
@@ -172,7 +177,7 @@ fn direct(onnx: &[u8]) -> Result<impl FnMut(usize) -> Result<Vec<f64>>> {
 }
 
 fn beside_tract() -> Result<Figure> {
-    let agent = Agent::tcp(&[])?;
+    let agent = agent(&[]);
     let mut session = open(agent.url())?;
     let pinned = session.facts().pinned;
     let mut extra = Vec::new();
@@ -227,7 +232,7 @@ impl Drop for Pin {
 }
 
 fn per_node() -> Result<Figure> {
-    let agent = Agent::tcp(&[])?;
+    let agent = agent(&[]);
     let mut session = open(agent.url())?;
     let net = resnet20()?;
     let onnx = lower(&net, Init::Weights(&seeded(&net, 1)), 1)?;
@@ -273,17 +278,19 @@ fn profile(url: &str) -> Result<f64> {
 fn profile_tcp() -> Result<Figure> {
     let mut times = Vec::new();
     for _ in 0..3 {
-        let agent = Agent::tcp(&[])?;
+        let agent = agent(&[]);
         times.push(profile(agent.url())?);
     }
-    let how = "224 layers at batch 1, 60 timed and 15 untimed runs each, load included; median of 3".to_owned();
+    let how =
+        "224 layers at batch 1, 60 timed and 15 untimed runs each, load included; median of 3".to_owned();
     Ok(Figure { key: "profile_224x60_tcp_s", value: median(&mut times), goal: "<= 3", how })
 }
 
 fn profile_serial() -> Result<Figure> {
-    let bridge = PtyBridge::at_baud(115_200)?;
-    let _agent = Agent::serial(bridge.agent_path(), 115_200, &[])?;
-    let url = format!("serial://{}?baud=115200", bridge.host_path().display());
+    let line = PtyBridge::new(Wire::clean(115_200));
+    let path = line.agent_side.to_string_lossy().into_owned();
+    let _agent = Agent::start(&["--serial", &path, "--baud", "115200"]);
+    let url = format!("serial://{}?baud=115200", line.host_side.display());
     let how = "the same through two pseudo-terminals limited to 11520 bytes a second each way".to_owned();
     Ok(Figure { key: "profile_224x60_115200_baud_s", value: profile(&url)?, goal: "<= 60", how })
 }
@@ -306,6 +313,8 @@ fn supernet() -> Result<Figure> {
         let sliced = total(Form::Sliced);
         ratios.push(total(Form::Padded) / sliced);
     }
-    let how = "ResNet20, e = 2, batch 128: weight and architecture step, padded over sliced, median of 3 pairs".to_owned();
+    let how =
+        "ResNet20, e = 2, batch 128: weight and architecture step, padded over sliced, median of 3 pairs"
+            .to_owned();
     Ok(Figure { key: "supernet_step_speedup_vs_padded", value: median(&mut ratios), goal: ">= 2", how })
 }

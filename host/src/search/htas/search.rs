@@ -144,8 +144,7 @@ impl<'a> Session<'a> {
             (CostKind::Flops, _) => LayerCost::Flops,
             (CostKind::Latency, Some(fits)) => LayerCost::Latency(fits),
             (CostKind::Latency, None) => {
-                let complaint =
-                    "a latency cost needs fitted curves; run 'hanas profile' for this task, or take --gate flops";
+                let complaint = "a latency cost needs fitted curves; run 'hanas profile' for this task, or take --gate flops";
                 return Err(SearchError::Config(complaint.to_owned()));
             }
         };
