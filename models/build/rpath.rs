@@ -3,7 +3,10 @@
 
 fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
-    if std::env::var_os("CARGO_FEATURE_TORCH").is_none() {
+    // The agent itself never links libtorch, but its tests are built with hanas-models, which in a
+    // workspace build does.
+    let for_tests = std::env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == "hanas-agent");
+    if std::env::var_os("CARGO_FEATURE_TORCH").is_none() && !for_tests {
         return;
     }
     // target/release/hanas and target/release/deps/test-hash: both survive a moved checkout.

@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::link::LinkError;
+use crate::profile::ProfileError;
 use context::Global;
 
 /// Measure candidate layers on the board itself, build the search space out of what the board does
@@ -137,7 +138,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let is = |of: &dyn Fn(&(dyn std::error::Error + 'static)) -> Option<u8>| error.chain().find_map(of);
     is(&|cause| {
-        if let Some(link) = cause.downcast_ref::<LinkError>() {
+        // A transparent error stands for its cause and hides it from the chain.
+        let link = match cause.downcast_ref::<ProfileError>() {
+            Some(ProfileError::Link(link)) => Some(link),
+            _ => cause.downcast_ref::<LinkError>(),
+        };
+        if let Some(link) = link {
             return Some(link_code(link));
         }
         if cause.is::<Usage>() {

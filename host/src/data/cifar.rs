@@ -153,7 +153,7 @@ mod tests {
         assert!(matches!(error, DataError::Size { bytes: 30_729_999, wants: 30_730_000, .. }), "{error}");
         fs::remove_file(&cut).unwrap();
         let error = cifar10(above.path()).unwrap_err().to_string();
-        assert!(error.contains("data_batch_3.bin") && error.contains("hanas data fetch cifar10"), "{error}");
+        assert!(error.contains("data_batch_3.bin") && error.contains("--data"), "{error}");
         assert!(!error.contains('\n'));
     }
 

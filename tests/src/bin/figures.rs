@@ -21,7 +21,8 @@ use hanas_models::spec::Net;
 use hanas_models::weights::seeded;
 use hanas_proto::Nanos;
 use hanas_proto::measure::LoadOptions;
-use hanas_tests::{Agent, PtyBridge, Wire};
+use hanas_tests::agent::Agent;
+use hanas_tests::line::{PtyBridge, Wire};
 use tract_onnx::prelude::*;
 
 /// One figure: key, value, goal, how it was measured.

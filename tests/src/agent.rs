@@ -1,0 +1,119 @@
+//! An agent process that ends with its guard.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::program;
+
+/// A running `hanas-agent serve`.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    url: String,
+}
+
+impl Agent {
+    /// Starts an agent and waits until it listens. It is not pinned, for tests run beside each other,
+    /// and gives up a lost host after a second.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn serve(options: &[&str]) -> Self {
+        Self::start(&[&["--pin", "none", "--lease-ttl", "1s"], options].concat())
+    }
+
+    /// Starts an agent as a user does and waits until it listens.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn start(options: &[&str]) -> Self {
+        let mut child = Command::new(program("hanas-agent"))
+            .arg("serve")
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("hanas-agent starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("its stdout is a pipe");
+        BufReader::new(stdout).read_line(&mut line).expect("its stdout can be read");
+        let url = line.trim().strip_prefix("listening on ").map(str::to_owned);
+        let url = url.unwrap_or_else(|| panic!("hanas-agent says '{}'", line.trim()));
+        Self { child, url }
+    }
+
+    /// An agent on a free TCP port whose device follows a script.
+    #[must_use]
+    pub fn scripted(script: &Path) -> Self {
+        Self::scripted_at(&["--tcp", "127.0.0.1:0"], script)
+    }
+
+    /// An agent whose device follows a script, at the endpoint that the options name.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    #[must_use]
+    pub fn scripted_at(endpoint: &[&str], script: &Path) -> Self {
+        let script = script.to_str().expect("paths of tests are plain");
+        Self::serve(&[endpoint, &["--runtime", "scripted", "--script", script]].concat())
+    }
+
+    /// Its address as hosts write it.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `host:port` of an agent on TCP.
+    ///
+    /// # Panics
+    /// Where it is on something else.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("tcp://").expect("an agent on TCP")
+    }
+
+    /// Process ids of its workers.
+    #[must_use]
+    pub fn workers(&self) -> Vec<u32> {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        ids.filter(|&id| parent(id) == Some(self.child.id())).collect()
+    }
+
+    /// Ends it as `kill -9` does.
+    ///
+    /// # Panics
+    /// Where it cannot be waited for.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("an agent can be killed");
+        self.child.wait().expect("an agent can be waited for");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Fails only where it is dead already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The parent of a process; none where it is gone, or dead and not yet waited for.
+fn parent(id: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name stands in brackets and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    fields.next()?.parse().ok().filter(|_| state != "Z")
+}
+
+/// Whether a process lives.
+#[must_use]
+pub fn is_alive(id: u32) -> bool {
+    parent(id).is_some()
+}
