@@ -15,7 +15,7 @@ use super::session::{Heard, Session, done};
 /// Blocks between two acknowledgements.
 const ACK_EVERY: u32 = 16;
 /// A job without a block for this long is asked for the next one again.
-const BLOCK_WAIT: Duration = Duration::from_secs(2);
+const BLOCK_WAIT: Duration = Duration::from_millis(500);
 
 /// What to time, as the host holds it; see [`MeasurePlan`] for what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,8 @@ impl Session {
         let mut acked = 0;
         let mut stopping = false;
         let mut last_block = Instant::now();
+        let mut last_asked = last_block;
+        let mut asked_for = None;
         loop {
             let before = reader.next;
             let heard = self.hear(BLOCK_WAIT, |message| Ok(reader.hear(message)));
@@ -108,8 +110,7 @@ impl Session {
                     self.send(&ToAgent::Ack { job, next: reader.next })?;
                     return Ok(outcome);
                 }
-                Ok(Some(_)) => {}
-                Ok(None) => self.send(&ToAgent::Resume { job, next: reader.next })?,
+                Ok(_) => {}
                 Err(LinkError::Gone { reason, .. }) => {
                     self.reconnect(&reason)?;
                     self.send(&ToAgent::Resume { job, next: reader.next })?;
@@ -118,9 +119,15 @@ impl Session {
             }
             if reader.next > before {
                 last_block = Instant::now();
+                last_asked = last_block;
             }
-            if std::mem::take(&mut reader.lost) {
+            // Heartbeats go on though a block is lost, so silence is no sign; a gap or a long wait is.
+            // Every block behind a gap shows it again: it is asked for once.
+            let gap = std::mem::take(&mut reader.lost) && asked_for != Some(reader.next);
+            if gap || last_asked.elapsed() >= BLOCK_WAIT {
                 self.send(&ToAgent::Resume { job, next: reader.next })?;
+                asked_for = Some(reader.next);
+                last_asked = Instant::now();
             }
             if reader.next >= acked + ACK_EVERY {
                 acked = reader.next;

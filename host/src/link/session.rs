@@ -46,8 +46,10 @@ impl Default for Timeouts {
     }
 }
 
-/// A request unanswered for this long is asked again: the frame may have been lost.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// A request unanswered for this long is asked again: the frame may have been lost. The wait doubles
+/// each time, up to [`ASK_AGAIN_MOST`].
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(250);
+const ASK_AGAIN_MOST: Duration = Duration::from_secs(2);
 
 /// One operator of a loaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,6 +313,7 @@ impl Session {
         let start = Instant::now();
         let (mut asked, mut progress) = (start, start);
         let mut queued = false;
+        let mut patience = ASK_AGAIN;
         self.send(request)?;
         loop {
             let limit = if queued { self.timeouts.queue } else { self.timeouts.run };
@@ -318,7 +321,7 @@ impl Session {
                 return Err(self.too_long(queued, start.elapsed()));
             }
             let mut ahead = None;
-            let heard = self.hear(ASK_AGAIN, |message| match message {
+            let heard = self.hear(patience, |message| match message {
                 ToHost::Fault { id: got, code, text } if got == id => {
                     Err(LinkError::Fault { code, text: text.to_owned() })
                 }
@@ -345,9 +348,10 @@ impl Session {
                     tell(ahead);
                 }
             }
-            if asked.elapsed() > ASK_AGAIN {
+            if asked.elapsed() >= patience {
                 self.send(request)?;
                 asked = Instant::now();
+                patience = (2 * patience).min(ASK_AGAIN_MOST);
             }
         }
     }
