@@ -1,7 +1,7 @@
 //! A measuring job: blocks in order, each once, whatever the link does.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hanas_proto::Nanos;
 use hanas_proto::endpoints::{ToAgent, ToHost};
@@ -10,12 +10,10 @@ use hanas_proto::measure::{Block, Body, JobEnd, MeasurePlan, RoundContext};
 use hanas_proto::samples::SeriesReader;
 
 use super::LinkError;
-use super::session::{Heard, Session, done};
+use super::session::{Heard, Patience, Session, done};
 
 /// Blocks between two acknowledgements.
 const ACK_EVERY: u32 = 16;
-/// A job without a block for this long is asked for the next one again.
-const BLOCK_WAIT: Duration = Duration::from_millis(500);
 
 /// What to time, as the host holds it; see [`MeasurePlan`] for what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,16 +93,16 @@ impl Session {
     ) -> Result<Outcome, LinkError> {
         let job = self.next_job;
         self.next_job += 1;
-        let mut reader = JobReader { job, next: 0, stop: false, lost: false, take: &mut take };
+        let mut reader = JobReader { job, next: 0, heard: 0, stop: false, lost: false, take: &mut take };
         self.start(job, plan, &mut reader)?;
         let mut acked = 0;
         let mut stopping = false;
         let mut last_block = Instant::now();
-        let mut last_asked = last_block;
+        let mut patience = Patience::new(&self.url);
         let mut asked_for = None;
         loop {
-            let before = reader.next;
-            let heard = self.hear(BLOCK_WAIT, |message| Ok(reader.hear(message)));
+            let (before, heard_before) = (reader.next, reader.heard);
+            let heard = self.hear(patience.left(), |message| Ok(reader.hear(message)));
             match heard {
                 Ok(Some(Heard::Answer(outcome))) => {
                     self.send(&ToAgent::Ack { job, next: reader.next })?;
@@ -119,15 +117,16 @@ impl Session {
             }
             if reader.next > before {
                 last_block = Instant::now();
-                last_asked = last_block;
             }
-            // Heartbeats go on though a block is lost, so silence is no sign; a gap or a long wait is.
-            // Every block behind a gap shows it again: it is asked for once.
-            let gap = std::mem::take(&mut reader.lost) && asked_for != Some(reader.next);
-            if gap || last_asked.elapsed() >= BLOCK_WAIT {
-                self.send(&ToAgent::Resume { job, next: reader.next })?;
+            if reader.heard > heard_before {
+                patience.renew();
+            }
+            // The agent sends all that follows again, so each loss is told once: blocks behind it are
+            // still on their way. Where the telling itself was lost, there is silence after those.
+            let news = std::mem::take(&mut reader.lost) && asked_for != Some(reader.next);
+            if patience.is_over() || news {
                 asked_for = Some(reader.next);
-                last_asked = Instant::now();
+                self.send(&ToAgent::Resume { job, next: reader.next })?;
             }
             if reader.next >= acked + ACK_EVERY {
                 acked = reader.next;
@@ -174,6 +173,8 @@ impl Session {
 struct JobReader<'t> {
     job: u32,
     next: u32,
+    /// Blocks of the job, in order or not.
+    heard: u64,
     stop: bool,
     lost: bool,
     take: &'t mut dyn FnMut(Event) -> ControlFlow<()>,
@@ -184,7 +185,11 @@ impl JobReader<'_> {
         let ToHost::Block(Block { job, seq, body }) = message else {
             return Heard::Other;
         };
-        if job != self.job || seq < self.next {
+        if job != self.job {
+            return Heard::Other;
+        }
+        self.heard += 1;
+        if seq < self.next {
             return Heard::Other;
         }
         if seq > self.next {

@@ -46,10 +46,52 @@ impl Default for Timeouts {
     }
 }
 
-/// A request unanswered for this long is asked again: the frame may have been lost. The wait doubles
-/// each time, up to [`ASK_AGAIN_MOST`].
-pub(super) const ASK_AGAIN: Duration = Duration::from_millis(250);
-const ASK_AGAIN_MOST: Duration = Duration::from_secs(2);
+/// A request unanswered for this long is asked again, where the link itself takes no time: the frame may
+/// have been lost.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// Later waits double up to this: the agent may just be busy.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Bytes that may be on their way before a request and its answer.
+const ON_THE_WAY: u32 = 2048;
+
+/// When to ask again. Heartbeats come all the while, so it is not silence that tells of a loss.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    first: Duration,
+    wait: Duration,
+    since: Instant,
+}
+
+impl Patience {
+    /// Begins to wait.
+    pub(super) fn new(url: &DeviceUrl) -> Self {
+        let first = match url {
+            // A serial byte takes ten bits.
+            DeviceUrl::Serial { baud, .. } => FIRST_WAIT + Duration::from_secs(10) * ON_THE_WAY / *baud,
+            _ => FIRST_WAIT,
+        };
+        Self { first, wait: first, since: Instant::now() }
+    }
+
+    /// Something came: begins anew.
+    pub(super) fn renew(&mut self) {
+        (self.wait, self.since) = (self.first, Instant::now());
+    }
+
+    /// Whether to ask again now; the next wait is longer.
+    pub(super) fn is_over(&mut self) -> bool {
+        let over = self.since.elapsed() >= self.wait;
+        if over {
+            (self.wait, self.since) = ((2 * self.wait).min(LONGEST_WAIT.max(self.first)), Instant::now());
+        }
+        over
+    }
+
+    /// Time until then.
+    pub(super) fn left(&self) -> Duration {
+        self.wait.saturating_sub(self.since.elapsed())
+    }
+}
 
 /// One operator of a loaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -311,9 +353,9 @@ impl Session {
         mut hear: impl FnMut(ToHost<'_>) -> Result<Heard<T>, LinkError>,
     ) -> Result<T, LinkError> {
         let start = Instant::now();
-        let (mut asked, mut progress) = (start, start);
+        let mut progress = start;
+        let mut patience = Patience::new(&self.url);
         let mut queued = false;
-        let mut patience = ASK_AGAIN;
         self.send(request)?;
         loop {
             let limit = if queued { self.timeouts.queue } else { self.timeouts.run };
@@ -321,7 +363,7 @@ impl Session {
                 return Err(self.too_long(queued, start.elapsed()));
             }
             let mut ahead = None;
-            let heard = self.hear(patience, |message| match message {
+            let heard = self.hear(patience.left(), |message| match message {
                 ToHost::Fault { id: got, code, text } if got == id => {
                     Err(LinkError::Fault { code, text: text.to_owned() })
                 }
@@ -333,12 +375,15 @@ impl Session {
             });
             match heard {
                 Ok(Some(Heard::Answer(answer))) => return Ok(answer),
-                Ok(Some(Heard::Progress)) => progress = Instant::now(),
+                Ok(Some(Heard::Progress)) => {
+                    progress = Instant::now();
+                    patience.renew();
+                }
                 Ok(Some(Heard::Other) | None) => {}
                 Err(LinkError::Gone { reason, .. }) => {
                     self.reconnect(&reason)?;
                     self.send(request)?;
-                    asked = Instant::now();
+                    patience.renew();
                 }
                 Err(error) => return Err(error),
             }
@@ -348,10 +393,8 @@ impl Session {
                     tell(ahead);
                 }
             }
-            if asked.elapsed() >= patience {
+            if patience.is_over() {
                 self.send(request)?;
-                asked = Instant::now();
-                patience = (2 * patience).min(ASK_AGAIN_MOST);
             }
         }
     }

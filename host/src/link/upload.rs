@@ -1,12 +1,10 @@
 //! Sending content: once, in chunks, under its digest.
 
 use hanas_proto::Digest;
-use std::time::{Duration, Instant};
-
 use hanas_proto::endpoints::{ToAgent, ToHost};
 
 use super::LinkError;
-use super::session::{ASK_AGAIN, Heard, Session};
+use super::session::{Heard, Patience, Session};
 
 /// Bytes of a chunk message that are not content: variant, id, offset and length as varints.
 const CHUNK_OVERHEAD: usize = 32;
@@ -26,7 +24,7 @@ impl Session {
         let chunk = self.url.chunk_bytes().min(limits.max_frame - CHUNK_OVERHEAD);
         let ahead = chunk as u64 * u64::from(limits.window);
         let mut sent = held;
-        let mut last_answer = Instant::now();
+        let mut patience = Patience::new(&self.url);
         while held < size {
             while sent < size && sent < held + ahead {
                 let end = (sent as usize + chunk).min(content.len());
@@ -34,14 +32,18 @@ impl Session {
                 self.send(&ToAgent::BlobChunk { id, offset: sent, data })?;
                 sent = end as u64;
             }
-            match self.hear(ASK_AGAIN, with_faults(id)) {
+            match self.hear(patience.left(), with_faults(id)) {
                 // An answer behind what is held already is an old one; one that does not move after all
                 // was sent says that a chunk was lost.
                 Ok(Some(Heard::Answer(now))) if now > held => {
                     held = now;
-                    last_answer = Instant::now();
+                    patience.renew();
                 }
                 Ok(Some(Heard::Answer(now))) if sent > now && now == held => sent = self.settle(id, now)?,
+                Ok(_) if patience.is_over() => {
+                    held = self.ask(id, &open, holding(id))?;
+                    sent = held;
+                }
                 Ok(_) => {}
                 Err(LinkError::Gone { reason, .. }) => {
                     self.reconnect(&reason)?;
@@ -50,12 +52,6 @@ impl Session {
                 }
                 Err(error) => return Err(error),
             }
-            // Heartbeats go on though a chunk or its answer is lost, so silence is no sign.
-            if held < size && last_answer.elapsed() >= wait_for(chunk * usize::from(limits.window)) {
-                held = self.ask(id, &open, holding(id))?;
-                sent = held;
-                last_answer = Instant::now();
-            }
         }
         Ok(digest)
     }
@@ -63,20 +59,13 @@ impl Session {
     /// After a loss: lets the answers to chunks in flight pass, then returns where to go on.
     fn settle(&mut self, id: u32, held: u64) -> Result<u64, LinkError> {
         let mut latest = held;
-        while let Some(heard) = self.hear(Duration::from_millis(20), with_faults(id))? {
+        while let Some(heard) = self.hear(std::time::Duration::from_millis(20), with_faults(id))? {
             if let Heard::Answer(now) = heard {
                 latest = latest.max(now);
             }
         }
         Ok(latest)
     }
-}
-
-/// How long a window may take on the slowest line (9600 baud, ten bits a byte) before it counts as lost,
-/// and a quarter of a second at least.
-fn wait_for(window_bytes: usize) -> Duration {
-    let slow_line = Duration::from_millis(window_bytes as u64 * 10 / 96);
-    (slow_line * 10).clamp(ASK_AGAIN, Duration::from_secs(2))
 }
 
 fn holding(id: u32) -> impl FnMut(ToHost<'_>) -> Result<Heard<u64>, LinkError> {
