@@ -2,7 +2,7 @@
 //!
 //! - [`agent`]: a `hanas-agent serve` that ends with its guard;
 //! - [`host`]: `hanas` with a store and an inventory of its own, and what its store then holds;
-//! - [`line`]: a serial line between two programs, slow and faulty as asked;
+//! - [`mod@line`]: a serial line between two programs, slow and faulty as asked;
 //! - [`planted`]: a scripted device whose best widths are known beforehand.
 
 pub mod agent;

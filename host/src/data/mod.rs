@@ -2,7 +2,7 @@
 //!
 //! - [`cifar`]: CIFAR-10 and CIFAR-100 in their binary formats;
 //! - [`shapes`]: ten classes of procedural images, made from a seed;
-//! - [`stream`]: random numbers addressed by what they are for;
+//! - [`mod@stream`]: random numbers addressed by what they are for;
 //! - [`batches`] (feature `torch`): shuffled, augmented, normalised batches.
 
 use std::path::PathBuf;

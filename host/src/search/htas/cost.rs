@@ -1,6 +1,6 @@
 //! Expected cost of the net that the logits describe, differentiable in them (ALGORITHM 1.5).
 //!
-//! With p = softmax(a): E[x] = sum p x of every row; block b of a stage counts with rho_b, the
+//! With p = softmax(a): `E[x] = sum p x` of every row; block b of a stage counts with rho_b, the
 //! probability that the stage keeps it. A 1x1 shortcut without stride counts with the probability that
 //! the widths it joins differ, because only then the derived net has one.
 

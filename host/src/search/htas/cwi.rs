@@ -1,5 +1,5 @@
 //! Channel-wise interpolation: c channels become C >= c by adaptive averaging,
-//! out[o] = mean(in[floor(o c / C) : ceil((o + 1) c / C)]) (ALGORITHM 1.3, step 6).
+//! `out[o] = mean(in[floor(o c / C) : ceil((o + 1) c / C)])` (ALGORITHM 1.3, step 6).
 //!
 //! It is linear over channels, hence a C x c matrix, and so a 1x1 convolution that merges with the
 //! other linear steps around it.

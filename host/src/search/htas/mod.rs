@@ -9,7 +9,7 @@
 //! 5. [`cost`]: expected latency or multiply-adds, differentiable in the logits;
 //! 6. [`step`]: one weight step, one architecture step;
 //! 7. [`search`]: the epochs, the gate, the checkpoint, the derived net;
-//! 8. [`bench`]: what a step costs.
+//! 8. [`mod@bench`]: what a step costs.
 
 pub mod bench;
 pub mod conv;
