@@ -7,6 +7,8 @@
 mod bench;
 mod context;
 mod device;
+#[cfg(feature = "torch")]
+mod device_timer;
 mod doctor;
 mod export_data;
 mod images;

@@ -8,8 +8,9 @@ use hanas_proto::Nanos;
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global, TaskArg, query};
+use super::device_timer::{DeviceTimer, fits};
 use super::images::ImageArgs;
-use super::nets::{DeviceTimer, fits, measure};
+use super::nets::measure;
 use super::output::{Format, json, text};
 use super::watch::Watch;
 use super::{Interrupted, interrupt, space};
