@@ -143,7 +143,7 @@ pub(super) fn time(
                 (found.nodes, found.ports, found.load) = (model.nodes, model.ports, model.took);
             }
             Note::Failed { candidate: 1, reason } => failure = Some(reason),
-            Note::Operators { .. } | Note::Loaded { .. } | Note::Failed { .. } => {}
+            Note::Settled { .. } | Note::Operators { .. } | Note::Loaded { .. } | Note::Failed { .. } => {}
         }
         let asked = stop.load(std::sync::atomic::Ordering::Relaxed);
         Ok(if asked || failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

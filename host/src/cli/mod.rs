@@ -16,7 +16,10 @@ mod interrupt;
 mod nets;
 mod output;
 mod profile;
+mod profile_race;
 mod progress;
+mod recorder;
+mod replay;
 mod report;
 mod runs;
 mod sampling;
@@ -24,6 +27,7 @@ mod sampling;
 mod search;
 mod shell;
 mod space;
+mod space_reruns;
 #[cfg(feature = "torch")]
 mod train;
 mod verify;
@@ -77,6 +81,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Raw samples as CSV or JSON
     ExportData(export_data::ExportDataArgs),
+    /// A recorded session through the same statistics again, without a device
+    Replay(replay::ReplayArgs),
     /// Shell completions
     Completions(shell::CompletionsArgs),
     /// The manual page
@@ -132,6 +138,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Verify(args) => verify::run(global, &args),
         Command::Report(args) => report::run(global, &args),
         Command::ExportData(args) => export_data::run(global, &args),
+        Command::Replay(args) => replay::run(global, &args),
         Command::Completions(args) => shell::completions(&args, &mut Cli::command()),
         Command::Man => shell::man(&Cli::command()),
     }

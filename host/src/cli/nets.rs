@@ -35,7 +35,7 @@ pub(super) fn measure(
             }
             Note::Context { serial, context } => contexts.push((serial, context)),
             Note::Failed { reason, .. } => failure = Some(reason),
-            Note::Loaded { .. } | Note::Operators { .. } => {}
+            Note::Settled { .. } | Note::Loaded { .. } | Note::Operators { .. } => {}
         }
         Ok(if super::interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;

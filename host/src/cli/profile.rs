@@ -1,24 +1,26 @@
 //! `hanas profile`: measures a task's candidates into the store; a second call measures what is missing.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use clap::Args;
-use hanas_proto::measure::{LoadOptions, RoundContext};
-use hanas_proto::{Digest, Nanos};
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global, TaskArg, query};
 use super::output::{Format, json, text};
-use super::progress::Progress;
+use super::profile_race::Racer;
+use super::recorder::{Failure, Filed, Recorder, WarmUp, counts_of};
 use super::sampling::SamplingArgs;
-use super::{Interrupted, NotTrustworthy, interrupt};
-use crate::latency::verdict::{Evidence, Verdict, judge};
+use super::{Interrupted, NotTrustworthy};
+use crate::latency::verdict::Verdict;
 use crate::link::Session;
-use crate::profile::ProfileError;
 use crate::profile::candidates::{Candidate, Which, candidates};
-use crate::profile::runner::{self, Ended, Note};
-use crate::store::{self, ModelId, ModelRecord, NewSession, SessionId, Store, Visit, VisitRow};
+use crate::profile::cin::Cin;
+use crate::profile::runner::Ended;
+use crate::profile::sampling::Sampling;
+use crate::space::htas::{HardwareSpace, Settings};
+use crate::space::racing::{Outcome, Racing, race};
+use crate::space::select::Rules;
+use crate::store::{DeviceId, ModelSpec, Store};
 
 /// Arguments of `hanas profile`.
 #[derive(Debug, Args)]
@@ -29,9 +31,8 @@ pub(super) struct ProfileArgs {
     task: TaskArg,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Measure widths up to this many times the base width
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=4))]
-    expand: u32,
+    #[command(flatten)]
+    layers: LayersArg,
     /// Which candidates
     #[arg(long, value_enum, default_value_t)]
     which: Which,
@@ -40,25 +41,41 @@ pub(super) struct ProfileArgs {
     again: bool,
 }
 
+/// Which layers, and how hard their order is looked at.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct LayersArg {
+    /// Measure widths up to this many times the base width
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=4))]
+    pub(super) expand: u32,
+    /// Input widths that a stage's widths are measured at
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) cin: Cin,
+    /// Runs that may be added where a choice of the space is not decided yet, as a share of the plan's
+    /// runs; 0: none
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE", value_parser = share)]
+    pub(super) race: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| (0.0..=100.0).contains(share));
+    share.ok_or_else(|| "write a number from 0 to 100, such as 0.5".to_owned())
+}
+
 #[derive(Serialize)]
 struct Report {
     candidates: usize,
     measured_before: usize,
     session: Option<i64>,
     failed: Vec<Failure>,
+    warm_up: Option<WarmUp>,
+    race: Option<Outcome>,
     verdict: Option<Verdict>,
-}
-
-#[derive(Serialize)]
-struct Failure {
-    model: String,
-    reason: String,
 }
 
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.task;
-    let list = candidates(&task.family, args.expand, *batch, args.which)?;
+    let list = candidates(&task.family, args.layers.expand, *batch, args.which, args.layers.cin)?;
     let mut store = global.store()?;
     let mut session = global.connect(&args.device)?;
     let device = store.device_id(session.facts())?;
@@ -71,32 +88,14 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
         measured_before: list.len() - missing,
         session: None,
         failed: Vec::new(),
+        warm_up: None,
+        race: None,
         verdict: None,
     };
-    if missing > 0 {
-        let new = NewSession {
-            device,
-            task: &task.name,
-            batch: *batch,
-            seed: sampling.seed,
-            plan: store::Plan {
-                rounds: u32::from(sampling.rounds_left(0)),
-                warmup: u32::from(sampling.warmup),
-                runs: u32::from(sampling.runs),
-                visit_limit: sampling.visit_limit,
-            },
-        };
-        let mut recorder = Recorder::begin(&mut store, &new, &list)?;
-        report.session = Some(recorder.session.0);
-        let ended = record(global, args, &mut session, &list, &have, &mut recorder);
-        report.failed = std::mem::take(&mut recorder.failed);
-        let (id, clock, cores) =
-            (recorder.session, session.facts().clock_resolution_ns, session.facts().cores);
-        if ended? == Ended::Stopped {
-            let kept = "what was measured is kept; the same command goes on from there".to_owned();
-            return Err(Interrupted { kept }.into());
-        }
-        report.verdict = Some(verdict(&mut store, id, clock, cores)?);
+    let race = race_of(args, &session, &list, &have, &sampling);
+    if missing > 0 || race.is_some_and(|(settings, racing)| is_open(&store, device, args, settings, &racing))
+    {
+        measure(global, args, &mut session, (&mut store, device), (&list, &have), race, &mut report)?;
     }
     print(global, &report)?;
     match &report.verdict {
@@ -105,138 +104,102 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     }
 }
 
-fn counts_of(list: &[Candidate], counts: &BTreeMap<Digest, u64>) -> Vec<u32> {
-    list.iter()
-        .map(|candidate| counts.get(&candidate.digest).map_or(0, |&n| u32::try_from(n).unwrap_or(u32::MAX)))
-        .collect()
+/// The race that the arguments ask for, with the budget that is left of it.
+fn race_of(
+    args: &ProfileArgs,
+    session: &Session,
+    list: &[Candidate],
+    have: &[u32],
+    sampling: &Sampling,
+) -> Option<(Settings, Racing)> {
+    let layers = list.iter().zip(have).filter(|(of, _)| matches!(of.spec, ModelSpec::Layer { .. }));
+    let (mut planned, mut beyond) = (0, 0);
+    for (_, &have) in layers {
+        planned += u64::from(sampling.samples);
+        beyond += u64::from(have.saturating_sub(sampling.samples));
+    }
+    let budget = (args.layers.race * planned as f64) as u64;
+    let racing = Racing { budget: budget.saturating_sub(beyond), ..Racing::default() };
+    let clock = session.facts().clock_resolution_ns;
+    let settings = Settings {
+        expand: args.layers.expand,
+        cin: args.layers.cin,
+        ..Settings::new(Rules::project(), args.task.batch, clock)
+    };
+    (racing.budget >= u64::from(racing.heat)).then_some((settings, racing))
 }
 
-fn record(
+/// Whether what is stored leaves a choice open that the budget could decide.
+fn is_open(store: &Store, device: DeviceId, args: &ProfileArgs, settings: Settings, racing: &Racing) -> bool {
+    let TaskArg { task, batch } = &args.task;
+    let samples = store.samples(&query(device, task, *batch)).unwrap_or_default();
+    let space = HardwareSpace::build(&task.family, &samples, settings);
+    space.is_ok_and(|space| {
+        let heat = space.unsettled(racing.margin).len() as u64 * u64::from(racing.heat);
+        heat > 0 && heat <= racing.budget
+    })
+}
+
+fn measure(
     global: &Global,
     args: &ProfileArgs,
     session: &mut Session,
-    list: &[Candidate],
-    have: &[u32],
-    recorder: &mut Recorder<'_>,
-) -> anyhow::Result<Ended> {
+    (store, device): (&mut Store, DeviceId),
+    (list, have): (&[Candidate], &[u32]),
+    wanted_race: Option<(Settings, Racing)>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let TaskArg { task, batch } = &args.task;
     let sampling = args.sampling.sampling();
-    let stop = interrupt::watch();
-    let visits: u64 = have.iter().map(|&have| u64::from(sampling.rounds_left(have))).sum();
-    let mut progress = Progress::new("profile", visits, global.quiet);
-    let mut done = 0;
-    let ended = runner::run(session, list, have, &sampling, LoadOptions::default(), &mut |note| {
-        if let Note::Visit { candidate, .. } = &note {
-            done += 1;
-            progress.at(done, &list[*candidate].spec.name());
-        }
-        if let Note::Failed { candidate, reason } = &note {
-            progress.say(&format!("{} cannot be measured: {reason}", list[*candidate].spec.name()));
-        }
-        recorder.note(list, note)?;
-        let asked = stop.load(std::sync::atomic::Ordering::Relaxed);
-        Ok(if asked { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    });
-    drop(progress);
-    // What came after the last round's end is safe as well.
-    recorder.flush()?;
-    Ok(ended?)
-}
-
-/// Judges a session from its own samples and writes the verdict beside them.
-fn verdict(store: &mut Store, id: SessionId, clock_ns: u32, cores: u16) -> anyhow::Result<Verdict> {
-    let samples = store.session_samples(id)?;
-    let contexts = store.contexts(id)?;
-    let models: Vec<&[Visit]> = samples
-        .iter()
-        .filter(|model| model.spec != store::ModelSpec::Null)
-        .map(|model| model.visits.as_slice())
-        .collect();
-    let verdict =
-        judge(&Evidence { models: &models, contexts: &contexts, clock_resolution_ns: clock_ns, cores });
-    store.finish_session(id, verdict.trustworthy, &verdict)?;
-    Ok(verdict)
+    let filed = Filed { device, task: &task.name, batch: *batch };
+    let mut recorder = Recorder::begin(store, filed, &sampling, list)?;
+    report.session = Some(recorder.session.0);
+    let mut ended = recorder.measure(global, session, list, have, &sampling, "profile")?;
+    if let (Some((settings, racing)), Ended::Completed) = (wanted_race, ended) {
+        let query = Some(query(device, task, *batch));
+        let mut racer = Racer { global, device: session, recorder: &mut recorder, list, sampling, query };
+        let (_, outcome) = race(&task.family, settings, &racing, &mut racer).map_err(anyhow::Error::from)?;
+        report.race = Some(outcome);
+        ended = if outcome.stopped { Ended::Stopped } else { ended };
+    }
+    report.failed = std::mem::take(&mut recorder.failed);
+    report.warm_up = recorder.warm_up;
+    if ended == Ended::Stopped {
+        let kept = "what was measured is kept; the same command goes on from there".to_owned();
+        return Err(Interrupted { kept }.into());
+    }
+    report.verdict = Some(recorder.finish(session)?);
+    Ok(())
 }
 
 fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
     match global.format {
         Format::Json => json(report),
-        _ => {
-            let Report { candidates, measured_before, failed, .. } = report;
-            let measured = candidates - measured_before - failed.len();
-            let mut lines = format!(
-                "{candidates} candidates: {measured} measured now, {measured_before} before, {} failed\n",
-                failed.len()
-            );
-            for Failure { model, reason } in failed {
-                lines.push_str(&format!("  {model}: {reason}\n"));
-            }
-            match &report.verdict {
-                Some(verdict) => lines.push_str(&format!("verdict: {verdict}\n")),
-                None => lines.push_str("nothing was missing\n"),
-            }
-            text(&lines)
-        }
+        _ => text(&page(report)),
     }
 }
 
-/// Writes a profile's notes into the store, a round at a time.
-struct Recorder<'s> {
-    store: &'s mut Store,
-    session: SessionId,
-    models: Vec<ModelId>,
-    pending: Vec<(usize, u32, Vec<Nanos>)>,
-    failed: Vec<Failure>,
-}
-
-impl<'s> Recorder<'s> {
-    fn begin(store: &'s mut Store, new: &NewSession<'_>, list: &[Candidate]) -> anyhow::Result<Self> {
-        let records: Vec<ModelRecord> = list
-            .iter()
-            .map(|candidate| ModelRecord {
-                digest: candidate.digest,
-                spec: candidate.spec.clone(),
-                batch: candidate.batch,
-                onnx_bytes: candidate.onnx.len() as u64,
-            })
-            .collect();
-        let models = store.add_models(&records)?;
-        let session = store.begin_session(new)?;
-        Ok(Self { store, session, models, pending: Vec::new(), failed: Vec::new() })
+fn page(report: &Report) -> String {
+    let Report { candidates, measured_before, failed, .. } = report;
+    let measured = candidates - measured_before - failed.len();
+    let mut lines = format!(
+        "{candidates} candidates: {measured} measured now, {measured_before} before, {} failed\n",
+        failed.len()
+    );
+    for Failure { model, reason } in failed {
+        lines.push_str(&format!("  {model}: {reason}\n"));
     }
-
-    fn note(&mut self, list: &[Candidate], note: Note) -> Result<(), ProfileError> {
-        match note {
-            Note::Visit { candidate, serial, runs } => self.pending.push((candidate, serial, runs)),
-            Note::Context { serial, context } => self.round(serial, &context)?,
-            Note::Failed { candidate, reason } => {
-                self.failed.push(Failure { model: list[candidate].spec.name(), reason });
-            }
-            Note::Loaded { .. } | Note::Operators { .. } => {}
-        }
-        Ok(())
+    if let Some(WarmUp { rounds, settled: false }) = report.warm_up {
+        lines.push_str(&format!("warm-up: still speeding up after {rounds} rounds\n"));
     }
-
-    fn round(&mut self, serial: u32, context: &RoundContext) -> Result<(), ProfileError> {
-        self.flush()?;
-        self.store
-            .append_context(self.session, serial, context)
-            .map_err(|error| ProfileError::Sink(error.to_string()))
+    if let Some(Outcome { heats, samples, open, .. }) = report.race {
+        lines.push_str(&format!(
+            "race: {samples} runs more in {heats} heats; {open} choices are left as ties\n"
+        ));
     }
-
-    fn flush(&mut self) -> Result<(), ProfileError> {
-        let rows: Vec<VisitRow<'_>> = self
-            .pending
-            .iter()
-            .map(|(candidate, round, samples)| VisitRow {
-                model: self.models[*candidate],
-                round: *round,
-                samples,
-            })
-            .collect();
-        self.store
-            .append_visits(self.session, &rows)
-            .map_err(|error| ProfileError::Sink(error.to_string()))?;
-        self.pending.clear();
-        Ok(())
+    match &report.verdict {
+        Some(verdict) => lines.push_str(&format!("verdict: {verdict}\n")),
+        None => lines.push_str("nothing was missing\n"),
     }
+    lines
 }

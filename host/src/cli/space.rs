@@ -4,7 +4,9 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::context::{Global, TaskArg, query, stored_device};
 use super::output::{Format, Table, json, text};
+use super::space_reruns::{self, RerunArgs};
 use crate::latency::Statistic;
+use crate::profile::cin::Cin;
 use crate::report;
 use crate::space::htas::{HardwareSpace, Settings, StageSpace};
 use crate::space::partition::point_text;
@@ -21,8 +23,8 @@ pub(super) enum Command {
     Build(BuildArgs),
     /// The last space built: latency, fit, scores, groups, choices
     Show(ShowArgs),
-    /// How likely a rerun makes the same choices
-    Stability(ShowArgs),
+    /// How likely a rerun makes the same choices; with --reruns, whether it did
+    Stability(StabilityArgs),
 }
 
 /// How choices are made.
@@ -58,6 +60,9 @@ pub(super) struct BuildArgs {
     /// Widths up to this many times the base width
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=4))]
     expand: u32,
+    /// Input widths that the curves are measured at; `hanas profile --cin` measures them
+    #[arg(long, value_enum, default_value_t)]
+    cin: Cin,
     /// Only the widest width of each latency level may be chosen
     #[arg(long)]
     staircase: bool,
@@ -68,9 +73,19 @@ pub(super) struct BuildArgs {
 pub(super) struct ShowArgs {
     #[command(flatten)]
     task: TaskArg,
-    /// A board's name or row number, as the store has it [default: the last profiled]
+    /// A board's name or row number, as the store has it [default: the last profiled]; to measure, a
+    /// device as for `hanas profile`
     #[arg(long, short)]
     device: Option<String>,
+}
+
+/// Arguments of `hanas space stability`.
+#[derive(Debug, Args)]
+pub(super) struct StabilityArgs {
+    #[command(flatten)]
+    show: ShowArgs,
+    #[command(flatten)]
+    reruns: RerunArgs,
 }
 
 fn statistic(text: &str) -> Result<Statistic, String> {
@@ -94,7 +109,10 @@ pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
             let saved = last(global, &args)?;
             show(global, &saved.value)
         }
-        Command::Stability(args) => stability(global, &last(global, &args)?.value),
+        Command::Stability(StabilityArgs { show, reruns }) => match reruns.reruns {
+            Some(times) => space_reruns::run(global, &show.task, show.device.as_deref(), &reruns, times),
+            None => stability(global, &last(global, &show)?.value),
+        },
     }
 }
 
@@ -113,8 +131,12 @@ fn build(global: &Global, args: &BuildArgs) -> anyhow::Result<()> {
     if args.staircase {
         rules.candidates = Candidates::Staircase;
     }
-    let settings =
-        Settings { expand: args.expand, groups: args.groups, ..Settings::new(rules, *batch, clock) };
+    let settings = Settings {
+        expand: args.expand,
+        groups: args.groups,
+        cin: args.cin,
+        ..Settings::new(rules, *batch, clock)
+    };
     let space = HardwareSpace::build(&task.family, &store.samples(&query)?, settings)?;
     store.save_space(&query, SPACE, &space, &space.rows())?;
     summary(global, &space)

@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::ProfileError;
+use super::cin::Cin;
 use crate::store::ModelSpec;
 
 /// Widths measured of a layer type that no width list is chosen from: j e W / 8, j = 1..8.
@@ -138,10 +139,11 @@ pub fn candidates(
     expand: u32,
     batch: u32,
     which: Which,
+    cin: Cin,
 ) -> Result<Vec<Candidate>, ProfileError> {
     let layer = |layer| ModelSpec::Layer { layer };
     let mut specs: Vec<ModelSpec> = vec![ModelSpec::Null];
-    specs.extend(space_layers(family, expand).into_iter().flatten().map(layer));
+    specs.extend(cin.layers(family, expand).into_iter().flatten().flatten().map(layer));
     if which == Which::All {
         specs.extend(cost_layers(family, expand).into_iter().map(|(_, of)| layer(of)));
         specs.extend(calibration_nets(family, expand).into_iter().map(|net| ModelSpec::Net { net }));
@@ -159,7 +161,7 @@ mod tests {
         let family = Family::cifar_resnet(20, 10).unwrap();
         let lists = space_layers(&family, 2);
         assert_eq!(lists.iter().map(Vec::len).collect::<Vec<_>>(), [32, 64, 128]);
-        let all = candidates(&family, 2, 4, Which::Space).unwrap();
+        let all = candidates(&family, 2, 4, Which::Space, Cin::Base).unwrap();
         assert_eq!(all.len(), 1 + 224);
         let digests: BTreeSet<_> = all.iter().map(|candidate| candidate.digest).collect();
         assert_eq!(digests.len(), all.len());

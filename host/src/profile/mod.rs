@@ -1,12 +1,16 @@
 //! Candidates + a session -> samples in the store.
 //!
 //! - [`candidates`]: what a task wants measured, each as ONNX under its digest;
+//! - [`cin`]: at which input widths a stage's curve is measured;
 //! - [`sampling`]: how often and in what order;
+//! - [`warmup`]: when a device has settled;
 //! - [`runner`]: loads candidates in sets, times them interleaved, goes on after a dead worker.
 
 pub mod candidates;
+pub mod cin;
 pub mod runner;
 pub mod sampling;
+pub mod warmup;
 
 use hanas_models::onnx::OnnxError;
 use hanas_models::spec::SpecError;

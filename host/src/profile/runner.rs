@@ -8,6 +8,7 @@ use hanas_proto::measure::{LoadOptions, RoundContext};
 use super::ProfileError;
 use super::candidates::Candidate;
 use super::sampling::Sampling;
+use super::warmup;
 use crate::link::measuring::{Event, Outcome, Plan};
 use crate::link::session::{LoadedModel, blames_the_model};
 use crate::link::{LinkError, Session};
@@ -40,6 +41,13 @@ pub enum Note {
         candidate: usize,
         /// One time an operator, in execution order.
         times: Vec<Nanos>,
+    },
+    /// The device was run in before the first round that counts.
+    Settled {
+        /// Rounds that took.
+        rounds: u16,
+        /// It did settle; else the most that the plan allows were run.
+        settled: bool,
     },
     /// A round is over: a good moment to make safe what came before.
     Context {
@@ -86,7 +94,8 @@ pub fn run(
         sampling,
         options,
         left: have.iter().map(|&have| sampling.rounds_left(have)).collect(),
-        serial: 0,
+        serial: sampling.first_round,
+        settled: sampling.settle == 0,
         restarts: 0,
     };
     let wanted: Vec<usize> = (0..candidates.len()).filter(|&i| state.left[i] > 0).collect();
@@ -107,6 +116,7 @@ struct State<'a> {
     left: Vec<u16>,
     /// Rounds so far, over all jobs.
     serial: u32,
+    settled: bool,
     restarts: u32,
 }
 
@@ -167,7 +177,52 @@ impl State<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        if !std::mem::replace(&mut self.settled, true) && self.settle(session, set, take)?.is_break() {
+            return Ok(Some(Ended::Stopped));
+        }
         self.measure(session, set, take)
+    }
+
+    /// Runs some of a set's candidates, round after round, until the device has settled. These runs are
+    /// not kept: what they are slow by, the device is no longer when it is measured.
+    fn settle(
+        &mut self,
+        session: &mut Session,
+        set: &[usize],
+        take: &mut TakeNote<'_>,
+    ) -> Result<ControlFlow<()>, ProfileError> {
+        let active: Vec<u16> =
+            (0u16..).zip(set).filter(|(_, c)| self.left[**c] > 0).map(|(slot, _)| slot).collect();
+        let apart = active.len().div_ceil(usize::from(warmup::MODELS)).max(1);
+        let plan = Plan {
+            slots: active.into_iter().step_by(apart).collect(),
+            rounds: 1,
+            warmup: 0,
+            runs: 1,
+            seed: self.sampling.seed,
+            visit_limit: self.sampling.visit_limit,
+        };
+        if plan.slots.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let mut rounds = 0;
+        let mut settling = warmup::Settling::default();
+        while rounds < self.sampling.settle && !settling.is_over() {
+            let mut sum = Nanos(0);
+            let outcome = session.measure(&plan, |event| {
+                if let Event::Visit { runs, .. } = event {
+                    sum.0 += runs.iter().map(|run| run.0).sum::<u64>();
+                }
+                ControlFlow::Continue(())
+            })?;
+            if outcome != Outcome::Completed {
+                // The timed rounds meet the same trouble and tell it.
+                return Ok(ControlFlow::Continue(()));
+            }
+            settling.round(sum);
+            rounds += 1;
+        }
+        take(Note::Settled { rounds, settled: settling.is_over() })
     }
 
     /// Runs jobs until no candidate of the set needs a round. Candidates that need fewer than the rest

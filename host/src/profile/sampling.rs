@@ -17,13 +17,27 @@ pub struct Sampling {
     pub set_size: u16,
     /// Seed of the visiting order.
     pub seed: u64,
+    /// Most rounds that are run before the first one counts, until the device has settled; see
+    /// [`warmup`](super::warmup).
+    pub settle: u16,
+    /// Number of the first round; rounds of one session are numbered on.
+    pub first_round: u32,
     /// A visit ends early after this long (at least one timed run is made).
     pub visit_limit: Nanos,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { samples: 60, runs: 4, warmup: 1, set_size: 512, seed: 0, visit_limit: Nanos(2_000_000_000) }
+        Self {
+            samples: 60,
+            runs: 4,
+            warmup: 1,
+            set_size: 512,
+            seed: 0,
+            settle: 20,
+            first_round: 0,
+            visit_limit: Nanos(2_000_000_000),
+        }
     }
 }
 

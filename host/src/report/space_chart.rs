@@ -31,8 +31,9 @@ impl<'a> Plot<'a> {
     }
 
     fn what(&self) -> String {
-        let StageSpace { stage, side, cin, .. } = self.stage;
-        format!("Stage {} ({side}x{side}, 3x3 convolution from {cin} channels)", stage + 1)
+        let StageSpace { stage, side, .. } = self.stage;
+        let cins = self.stage.cins_text();
+        format!("Stage {} ({side}x{side}, 3x3 convolution from {cins} channels)", stage + 1)
     }
 
     fn in_unit(&self, ns: f64) -> f64 {

@@ -52,7 +52,7 @@ pub fn picture(stage: &StageSpace, look: Look) -> String {
     let mut text = format!(
         "stage {}: {side}x{side}, 3x3 from {} channels; f(x) = {:.3} x + {:.1} {unit}, r2 {:.3}\n",
         stage.stage + 1,
-        stage.cin,
+        stage.cins_text(),
         selection.fitted.fit.k_ns / unit_ns,
         selection.fitted.fit.b_ns / unit_ns,
         selection.fitted.r2,

@@ -3,6 +3,8 @@
 //! In: for each stage the visits of a 3x3 stride-1 convolution at every width 1..eW. Out: for each stage
 //! its line and g choices. The N = 1 case of [`select`](super::select).
 
+use std::collections::BTreeMap;
+
 use hanas_models::layer::{Layer, LayerKind};
 use hanas_models::resnet::Family;
 use serde::{Deserialize, Serialize};
@@ -10,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use super::SpaceError;
 use super::partition::{Knob, Partition, point_text};
 use super::select::{Rules, Selection};
-use super::stability::{Sampled, Stability, select_sampled};
+use super::stability::{Part, Sampled, Stability, select_sampled};
 use super::width::WidthSpace;
-use crate::profile::candidates::space_layers;
-use crate::store::{ChoiceRow, ModelSamples, ModelSpec};
+use crate::latency::estimate;
+use crate::profile::cin::Cin;
+use crate::store::{ChoiceRow, ModelSamples, ModelSpec, Visit};
 
 /// Version of a space's JSON; raised when a field changes its meaning.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// How a space is cut and chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -25,6 +28,9 @@ pub struct Settings {
     pub expand: u32,
     /// Groups g a stage.
     pub groups: u32,
+    /// Input widths that curves are measured at.
+    #[serde(default)]
+    pub cin: Cin,
     /// How choices are made.
     pub rules: Rules,
     /// Images a run.
@@ -39,7 +45,7 @@ impl Settings {
     /// The paper's e = 2 and g = 8.
     #[must_use]
     pub const fn new(rules: Rules, batch: u32, clock_resolution_ns: u32) -> Self {
-        Self { expand: 2, groups: 8, rules, batch, clock_resolution_ns, seed: 1 }
+        Self { expand: 2, groups: 8, cin: Cin::Base, rules, batch, clock_resolution_ns, seed: 1 }
     }
 }
 
@@ -50,13 +56,21 @@ pub struct StageSpace {
     pub stage: usize,
     /// Side of its output map, in pixels.
     pub side: u32,
-    /// Input width that the curve was measured at.
-    pub cin: u32,
+    /// Input widths that the curve was measured at.
+    pub cins: Vec<u32>,
     /// Line, choices and curve; a point is a width.
     #[serde(flatten)]
     pub selection: Selection,
     /// How sure the choices are.
     pub stability: Stability,
+}
+
+impl StageSpace {
+    /// The input widths for people: `16`, or `8, 16, 24, 32`.
+    #[must_use]
+    pub fn cins_text(&self) -> String {
+        self.cins.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// A family's hardware-aware space on a device.
@@ -80,22 +94,26 @@ impl HardwareSpace {
     /// [`SpaceError::Unmeasured`] where a stage has no samples, and as
     /// [`select`](super::select::select).
     pub fn build(family: &Family, samples: &[ModelSamples], settings: Settings) -> Result<Self, SpaceError> {
-        let stages: Result<Vec<StageSpace>, SpaceError> = space_layers(family, settings.expand)
+        let by_layer = visits_by_layer(samples);
+        let stages: Result<Vec<StageSpace>, SpaceError> = settings
+            .cin
+            .layers(family, settings.expand)
             .iter()
             .enumerate()
-            .map(|(stage, layers)| {
-                let points = sampled(layers, samples);
-                let most = layers.len() as u32;
+            .map(|(stage, curves)| {
+                let points = sampled(curves, &by_layer, &settings)?;
                 if points.is_empty() {
                     return Err(SpaceError::Unmeasured { stage: stage + 1 });
                 }
+                let most = curves[0].len() as u32;
                 let partition = Partition { knobs: vec![Knob::equal("width", most, settings.groups)?] };
                 let width = |point: &[u32]| f64::from(point[0]);
                 let Settings { clock_resolution_ns, rules, seed, .. } = settings;
                 let (selection, stability) =
                     select_sampled(&points, clock_resolution_ns, &partition, width, &rules, seed)?;
-                let Layer { kind, cin, .. } = layers[0];
-                Ok(StageSpace { stage, side: kind.output_side(), cin, selection, stability })
+                let cins = curves.iter().map(|curve| curve[0].cin).collect();
+                let side = curves[0][0].kind.output_side();
+                Ok(StageSpace { stage, side, cins, selection, stability })
             })
             .collect();
         Ok(Self { schema: SCHEMA, family: family.name.clone(), settings, stages: stages? })
@@ -125,16 +143,21 @@ impl HardwareSpace {
 
     /// Layers that would settle the open groups if measured again; see [`Selection::unsettled`].
     #[must_use]
-    pub fn unsettled(&self, doubt: f64) -> Vec<Layer> {
-        let layer = |stage: &StageSpace, width: u32| {
+    pub fn unsettled(&self, margin: f64) -> Vec<Layer> {
+        let mut open = Vec::new();
+        for stage in &self.stages {
             let kind = LayerKind::Conv { kernel: 3, stride: 1, side: stage.side };
-            Layer { kind, cin: stage.cin, cout: width }
-        };
-        let open = |stage: &StageSpace| stage.selection.unsettled(doubt);
-        self.stages
-            .iter()
-            .flat_map(|stage| open(stage).into_iter().map(move |point| layer(stage, point[0])))
-            .collect()
+            for point in stage.selection.unsettled(margin) {
+                open.extend(stage.cins.iter().map(|&cin| Layer { kind, cin, cout: point[0] }));
+            }
+        }
+        open
+    }
+
+    /// How many choices have a rival in [`HardwareSpace::unsettled`].
+    #[must_use]
+    pub fn open(&self, margin: f64) -> usize {
+        self.stages.iter().map(|stage| stage.selection.open(margin).len()).sum()
     }
 
     /// The choices as flat rows for the store.
@@ -158,14 +181,50 @@ impl HardwareSpace {
     }
 }
 
-fn sampled(layers: &[Layer], samples: &[ModelSamples]) -> Vec<Sampled> {
-    let visits_of = |layer: &Layer| {
-        let spec = ModelSpec::Layer { layer: *layer };
-        let same = samples.iter().filter(|model| model.spec == spec);
-        same.flat_map(|model| model.visits.iter().cloned()).collect::<Vec<_>>()
+fn visits_by_layer(samples: &[ModelSamples]) -> BTreeMap<Layer, Vec<Visit>> {
+    let mut all: BTreeMap<Layer, Vec<Visit>> = BTreeMap::new();
+    for model in samples {
+        if let ModelSpec::Layer { layer } = model.spec {
+            all.entry(layer).or_default().extend_from_slice(&model.visits);
+        }
+    }
+    all
+}
+
+/// A stage's points. Of several curves each counts the same: it is divided by its own mean, and the sum
+/// scaled back to the mean of all, so that latencies stay nanoseconds. A line through a weighted sum is
+/// the weighted sum of the lines, so the score is the mean of the curves' normalised scores.
+fn sampled(
+    curves: &[Vec<Layer>],
+    by_layer: &BTreeMap<Layer, Vec<Visit>>,
+    settings: &Settings,
+) -> Result<Vec<Sampled>, SpaceError> {
+    let measured = |layer: &Layer| by_layer.get(layer).filter(|visits| !visits.is_empty());
+    let complete: Vec<usize> = (0..curves.first().map_or(0, Vec::len))
+        .filter(|&width| curves.iter().all(|curve| measured(&curve[width]).is_some()))
+        .collect();
+    let mut means = Vec::with_capacity(curves.len());
+    for curve in curves {
+        let mut sum = 0.0;
+        for visits in complete.iter().filter_map(|&width| measured(&curve[width])) {
+            sum += estimate(visits, settings.rules.statistic, settings.clock_resolution_ns)?.value_ns;
+        }
+        means.push(sum / complete.len().max(1) as f64);
+    }
+    let overall = means.iter().sum::<f64>() / means.len().max(1) as f64;
+    let weight = |mean: f64| if curves.len() == 1 { 1.0 } else { overall / (mean * curves.len() as f64) };
+    let point = |&width: &usize| Sampled {
+        point: vec![curves[0][width].cout],
+        parts: curves
+            .iter()
+            .zip(&means)
+            .map(|(curve, &mean)| Part {
+                weight: weight(mean),
+                visits: measured(&curve[width]).cloned().unwrap_or_default(),
+            })
+            .collect(),
     };
-    let points = layers.iter().map(|layer| Sampled { point: vec![layer.cout], visits: visits_of(layer) });
-    points.filter(|of| !of.visits.is_empty()).collect()
+    Ok(complete.iter().map(point).collect())
 }
 
 #[cfg(test)]
@@ -174,6 +233,7 @@ mod tests {
 
     use super::*;
     use crate::latency::synthetic::{Noise, rng, scaled_visits};
+    use crate::profile::candidates::space_layers;
     use crate::store::ModelId;
 
     /// Widths that are planted as cheap.

@@ -3,6 +3,8 @@
 //! - [`partition`]: N knobs cut into cells;
 //! - [`select`]: one choice of each cell, by its distance from the fitted line;
 //! - [`stability`]: how likely a rerun chooses the same;
+//! - [`racing`]: measures again only what decides a choice;
+//! - [`reruns`]: whether whole profiles, made again, chose the same;
 //! - [`htas`]: N = 1, the widths of a convnet family by stage;
 //! - [`hgnas`]: N = 2, heads and hidden size of graph attention;
 //! - [`width`]: the width choices of a convnet family's stages, measured or by rule.
@@ -10,6 +12,8 @@
 pub mod hgnas;
 pub mod htas;
 pub mod partition;
+pub mod racing;
+pub mod reruns;
 pub mod select;
 pub mod stability;
 pub mod width;

@@ -10,8 +10,10 @@
 //! choice of a cell: argmax s; ties -> larger x
 //! ```
 //!
-//! Two points are tied where their scores differ by no more than `tie` times their combined standard
-//! error, sqrt(se_1^2 + se_2^2). With `tie` 0, the paper's rule, equal scores only.
+//! Two points are equal where their scores differ by no more than `tie` times their combined standard
+//! error, sqrt(se_1^2 + se_2^2); with `tie` 0, the paper's rule, equal scores only. Equal points are
+//! settled by x, and more are reported as tied than that: all within `report` combined errors, since a
+//! point that is just beyond `tie` today is just within it at the next rerun.
 
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +54,10 @@ pub struct Rules {
     pub alpha: f64,
     /// Standard errors that are taken off a score: a point that is not known well has to be better.
     pub z: f64,
-    /// Combined standard errors within which two points are tied.
+    /// Combined standard errors within which two points are equal, so that the larger x is taken.
     pub tie: f64,
+    /// Combined standard errors within which a point is reported as tied with the choice.
+    pub report: f64,
     /// Smallest coordinate that may be chosen.
     pub floor: u32,
     /// Which points may be chosen.
@@ -65,15 +69,17 @@ impl Rules {
     #[must_use]
     pub const fn paper() -> Self {
         let statistic = Statistic::Median;
-        Self { statistic, alpha: 1.0, z: 0.0, tie: 0.0, floor: 1, candidates: Candidates::All }
+        Self { statistic, alpha: 1.0, z: 0.0, tie: 0.0, report: 0.0, floor: 1, candidates: Candidates::All }
     }
 
     /// The project's own: low quantile, errors counted, no width under 4. Two combined errors are a 5%
-    /// test that the points differ.
+    /// test that the points differ; 5 leave a rerun, whose errors are as large, no room to choose what
+    /// was not reported: the difference of two runs has sqrt(2) times the error, so a lead of 5 errors
+    /// falls under 2 where that difference is 3/sqrt(2) = 2.1 of its own errors, for one pair in 50.
     #[must_use]
     pub const fn project() -> Self {
         let statistic = Statistic::Quantile(0.05);
-        Self { statistic, alpha: 1.0, z: 1.0, tie: 2.0, floor: 4, candidates: Candidates::All }
+        Self { statistic, alpha: 1.0, z: 1.0, tie: 2.0, report: 5.0, floor: 4, candidates: Candidates::All }
     }
 }
 
@@ -102,7 +108,8 @@ pub struct Choice {
     /// The chosen point.
     #[serde(flatten)]
     pub chosen: Scored,
-    /// Other members of the cell tied with the best score.
+    /// Other members of the cell that a rerun might choose: within `report` combined errors of the best
+    /// score, or chosen by a replicate (see [`super::stability`]).
     pub tied: Vec<Vec<u32>>,
     /// Lead over the best member that is not tied, in combined standard errors; none without one.
     pub separation: Option<f64>,
@@ -157,15 +164,34 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Points that would settle the open cells if they were known better: each choice that is tied, or
-    /// that a rerun would change with more than `doubt`, and its tied members.
+    /// Points that would settle the open cells if they were known better: each choice that is tied, and
+    /// its tied members, but for those that are known to differ from the choice by less than `margin`
+    /// of its latency, with two combined errors counted. Such lie on one stair, and no measuring parts
+    /// them.
     #[must_use]
-    pub fn unsettled(&self, doubt: f64) -> Vec<Vec<u32>> {
-        let open = |choice: &&Choice| {
-            !choice.tied.is_empty() || choice.rerun_same.is_some_and(|same| same < 1.0 - doubt)
+    pub fn unsettled(&self, margin: f64) -> Vec<Vec<u32>> {
+        let with_choice = |(choice, rivals): (&Choice, Vec<Vec<u32>>)| {
+            std::iter::once(choice.chosen.point.clone()).chain(rivals)
         };
-        let points = self.choices.iter().filter(open);
-        points.flat_map(|choice| std::iter::once(&choice.chosen.point).chain(&choice.tied)).cloned().collect()
+        self.open(margin).into_iter().flat_map(with_choice).collect()
+    }
+
+    /// The choices that are not settled, each with its rivals; see [`Selection::unsettled`].
+    #[must_use]
+    pub fn open(&self, margin: f64) -> Vec<(&Choice, Vec<Vec<u32>>)> {
+        let rivals = |choice: &Choice| -> Vec<Vec<u32>> {
+            let chosen = &choice.chosen;
+            let apart = |point: &&Vec<u32>| {
+                let rival = self.curve.iter().find(|of| of.point == **point);
+                rival.is_some_and(|of| {
+                    let gap = (chosen.score_ns - of.score_ns).abs();
+                    2.0f64.mul_add(combined(chosen, of), gap) > margin * chosen.m_ns
+                })
+            };
+            choice.tied.iter().filter(apart).cloned().collect()
+        };
+        let all = self.choices.iter().map(|choice| (choice, rivals(choice)));
+        all.filter(|(_, rivals)| !rivals.is_empty()).collect()
     }
 }
 
@@ -227,11 +253,13 @@ fn choose(cell: &Cell, members: &[(&Scored, bool)], rules: &Rules) -> Result<Cho
         });
     };
     let lead = |of: &Scored| best.score_ns - of.score_ns;
-    let tied = |of: &Scored| lead(of) <= rules.tie * combined(best, of);
-    let (within, rest): (Vec<&Scored>, Vec<&Scored>) = allowed.iter().copied().partition(|of| tied(of));
-    // The best itself is among them, so there is a widest.
-    let chosen = within.iter().copied().max_by(|a, b| by_x(a, b)).unwrap_or(best);
-    let others = within.iter().filter(|of| of.point != chosen.point);
+    let within = |of: &Scored, errors: f64| lead(of) <= errors * combined(best, of);
+    // The best itself is among the equals, so there is a widest.
+    let equals = allowed.iter().copied().filter(|of| within(of, rules.tie));
+    let chosen = equals.max_by(|a, b| by_x(a, b)).unwrap_or(best);
+    let (tied, rest): (Vec<&Scored>, Vec<&Scored>) =
+        allowed.iter().copied().partition(|of| within(of, rules.report.max(rules.tie)));
+    let others = tied.iter().filter(|of| of.point != chosen.point);
     let unfloored = choose_unfloored(&list(&|_, open| open), rules);
     Ok(Choice {
         cell: cell.clone(),
@@ -294,7 +322,7 @@ mod tests {
         f64::from(point[0])
     }
 
-    const PLAIN: Rules = Rules { tie: 0.0, z: 0.0, floor: 1, ..Rules::project() };
+    const PLAIN: Rules = Rules { tie: 0.0, report: 0.0, z: 0.0, floor: 1, ..Rules::project() };
 
     #[test]
     fn the_argmax_wins_and_ties_go_to_the_wider() {
@@ -325,7 +353,17 @@ mod tests {
             found.choices[0].tied,
             [[2], [1]].map(|point| point.to_vec()).into_iter().rev().collect::<Vec<_>>()
         );
-        assert_eq!(found.unsettled(0.05), [vec![3], vec![1], vec![2]]);
+        assert_eq!(found.unsettled(0.005), [vec![3], vec![1], vec![2]]);
+        assert_eq!(found.unsettled(0.2), Vec::<Vec<u32>>::new(), "a stair is a stair");
+    }
+
+    #[test]
+    fn more_is_reported_than_is_equal() {
+        let (points, partition) = widths(1, &[100.0, 108.0, 109.5, 130.0], 1.5);
+        let found = select(&points, &partition, x, &Rules { tie: 1.0, report: 4.0, ..PLAIN }).unwrap();
+        let plain = select(&points, &partition, x, &Rules { tie: 1.0, ..PLAIN }).unwrap();
+        assert_eq!(chosen(&found), chosen(&plain));
+        assert!(found.choices[0].tied.len() > plain.choices[0].tied.len(), "{found:?}");
     }
 
     #[test]

@@ -25,8 +25,25 @@ pub const REPLICATES: usize = 200;
 pub struct Sampled {
     /// One coordinate per knob.
     pub point: Vec<u32>,
+    /// What its latency is the weighted sum of: one model with weight 1, or several (a panel).
+    pub parts: Vec<Part>,
+}
+
+/// One model's visits and its weight in a point's latency.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Weight.
+    pub weight: f64,
     /// The visits.
     pub visits: Vec<Visit>,
+}
+
+impl Sampled {
+    /// A point that stands for one model.
+    #[must_use]
+    pub fn single(point: Vec<u32>, visits: Vec<Visit>) -> Self {
+        Self { point, parts: vec![Part { weight: 1.0, visits }] }
+    }
 }
 
 /// How sure a set of choices is.
@@ -62,10 +79,16 @@ pub fn select_sampled(
 ) -> Result<(Selection, Stability), SpaceError> {
     let mut measured = Vec::with_capacity(points.len());
     let mut blocks = Vec::with_capacity(points.len());
-    for Sampled { point, visits } in points {
-        let found = estimate(visits, rules.statistic, clock_resolution_ns)?;
-        measured.push(Measured { point: point.clone(), m_ns: found.value_ns, se_ns: found.se_ns });
-        blocks.push(Blocks::new(visits)?);
+    for Sampled { point, parts } in points {
+        let (mut m_ns, mut variance, mut all) = (0.0, 0.0, Vec::with_capacity(parts.len()));
+        for Part { weight, visits } in parts {
+            let found = estimate(visits, rules.statistic, clock_resolution_ns)?;
+            m_ns += weight * found.value_ns;
+            variance += (weight * found.se_ns).powi(2);
+            all.push((*weight, Blocks::new(visits)?));
+        }
+        measured.push(Measured { point: point.clone(), m_ns, se_ns: variance.sqrt() });
+        blocks.push(all);
     }
     let mut selection = select(&measured, partition, &feature, rules)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -73,15 +96,18 @@ pub fn select_sampled(
     let mut all = 0_usize;
     for _ in 0..REPLICATES {
         for (of, blocks) in measured.iter_mut().zip(&blocks) {
-            of.m_ns = blocks.replicate(rules.statistic, &mut rng);
+            let parts = blocks.iter();
+            of.m_ns = parts.map(|(weight, of)| weight * of.replicate(rules.statistic, &mut rng)).sum();
         }
         let again = select(&measured, partition, &feature, rules)?;
         let mut agreed = 0;
-        for (count, choice) in same.iter_mut().zip(&selection.choices) {
-            let twin = again.choices.iter().find(|other| other.cell == choice.cell);
-            if twin.is_some_and(|twin| twin.chosen.point == choice.chosen.point) {
+        for (count, choice) in same.iter_mut().zip(&mut selection.choices) {
+            let Some(twin) = again.choices.iter().find(|other| other.cell == choice.cell) else { continue };
+            if twin.chosen.point == choice.chosen.point {
                 *count += 1;
                 agreed += 1;
+            } else if !choice.tied.contains(&twin.chosen.point) {
+                choice.tied.push(twin.chosen.point.clone());
             }
         }
         all += usize::from(agreed == selection.choices.len());
@@ -109,7 +135,7 @@ mod tests {
             .zip(1..)
             .map(|(ns, x)| {
                 let visits = scaled_visits(&mut rng, Noise::Gaussian, 30, 10, ns);
-                Sampled { point: vec![x], visits }
+                Sampled::single(vec![x], visits)
             })
             .collect()
     }
@@ -117,7 +143,7 @@ mod tests {
     fn stability(gap: f64, seed: u64) -> (Vec<u32>, Stability) {
         let partition = Partition { knobs: vec![Knob::equal("width", 4, 2).unwrap()] };
         let x = |point: &[u32]| f64::from(point[0]);
-        let rules = Rules { tie: 0.0, floor: 1, ..Rules::project() };
+        let rules = Rules { tie: 0.0, report: 0.0, floor: 1, ..Rules::project() };
         let (selection, stability) = select_sampled(&points(gap, seed), 1, &partition, x, &rules, 7).unwrap();
         (selection.choices.iter().map(|choice| choice.chosen.point[0]).collect(), stability)
     }

@@ -28,7 +28,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub use device::{Device, DeviceId};
-pub use result::{ChoiceRow, Saved};
+pub use result::{ChoiceRow, Saved, StoredResult};
 pub use samples::{ModelSamples, SampleQuery, Visit};
 pub use session::{ModelId, ModelRecord, ModelSpec, NewSession, Plan, SessionId, SessionRow, VisitRow};
 

@@ -54,6 +54,25 @@ pub struct ChoiceRow {
     pub tied_points: String,
 }
 
+/// A fit or space as stored, whatever it is: for a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredResult {
+    /// `fit` or `space`.
+    pub kind: &'static str,
+    /// Its row.
+    pub id: i64,
+    /// The task's name.
+    pub task: String,
+    /// Images a run.
+    pub batch: u32,
+    /// Which latency model or space.
+    pub model: String,
+    /// Its JSON, as it was written.
+    pub text: String,
+    /// The sessions it stands on, ascending.
+    pub sessions: Vec<SessionId>,
+}
+
 /// A table of results and the table of what they stand on.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -153,6 +172,42 @@ impl Store {
         model: &str,
     ) -> Result<Option<Saved<T>>, StoreError> {
         self.load(Kind::Space, query, model)
+    }
+
+    /// Fits and spaces of which this session is the last that they stand on.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be read.
+    pub fn results_up_to(&self, session: SessionId) -> Result<Vec<StoredResult>, StoreError> {
+        let read = |kind: Kind, name: &'static str| -> rusqlite::Result<Vec<StoredResult>> {
+            let (table, links) = kind.tables();
+            let sql = format!(
+                "SELECT r.id, r.task, r.batch, r.model, r.value_json, group_concat(l.session_id) FROM {table} r \
+                 JOIN (SELECT * FROM {links} ORDER BY session_id) l ON l.owner_id = r.id \
+                 GROUP BY r.id HAVING max(l.session_id) = ?1 ORDER BY r.id"
+            );
+            let mut rows = self.connection.prepare(&sql)?;
+            rows.query_map([session.0], |row| {
+                let list: String = row.get(5)?;
+                let mut sessions: Vec<SessionId> =
+                    list.split(',').filter_map(|id| id.parse().ok()).map(SessionId).collect();
+                sessions.sort_unstable();
+                let (id, task, batch) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok(StoredResult {
+                    kind: name,
+                    id,
+                    task,
+                    batch,
+                    model: row.get(3)?,
+                    text: row.get(4)?,
+                    sessions,
+                })
+            })?
+            .collect()
+        };
+        let mut all = read(Kind::Fit, "fit").map_err(|error| self.fail(error))?;
+        all.extend(read(Kind::Space, "space").map_err(|error| self.fail(error))?);
+        Ok(all)
     }
 
     fn load<T: DeserializeOwned>(

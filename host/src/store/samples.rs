@@ -95,6 +95,19 @@ impl Store {
         self.visits(&sql, named_params! { ":session": session.0 })
     }
 
+    /// All timings of these sessions, by model, in the order of [`Store::samples`].
+    ///
+    /// # Errors
+    /// As [`Store::samples`].
+    pub fn samples_of(&self, sessions: &[SessionId], batch: u32) -> Result<Vec<ModelSamples>, StoreError> {
+        let list: Vec<String> = sessions.iter().map(|session| session.0.to_string()).collect();
+        let sql = format!(
+            "{VISITS} WHERE v.session_id IN ({}) AND m.batch = :batch ORDER BY m.id, v.session_id, v.round, v.id",
+            list.join(",")
+        );
+        self.visits(&sql, named_params! { ":batch": batch })
+    }
+
     /// Timed runs there are of every model: what a resumed profile need not measure again.
     ///
     /// # Errors

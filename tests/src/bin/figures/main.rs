@@ -2,6 +2,8 @@
 //! object of numbers to `target/figures.json`. `make bench` runs it; docs/src/figures.md explains it.
 //! No figure fails the run: this is measuring, not testing.
 
+mod stability;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
@@ -11,6 +13,7 @@ use hanas::link::measuring::Plan;
 use hanas::link::session::Timeouts;
 use hanas::link::{DeviceUrl, Session};
 use hanas::profile::candidates::{Candidate, Which, candidates, space_layers};
+use hanas::profile::cin::Cin;
 use hanas::profile::runner::run;
 use hanas::profile::sampling::Sampling;
 use hanas::store::ModelSpec;
@@ -51,6 +54,12 @@ fn main() -> Result<()> {
     add(profile_serial());
     #[cfg(feature = "torch")]
     add(supernet());
+    for figures in [stability::reruns(), stability::racing()] {
+        match figures {
+            Ok(list) => list.into_iter().for_each(|figure| add(Ok(figure))),
+            Err(error) => add(Err(error)),
+        }
+    }
     write(&figures)
 }
 
@@ -254,7 +263,7 @@ fn per_node() -> Result<Figure> {
 }
 
 fn the_224() -> Result<Vec<Candidate>> {
-    let mut list = candidates(&Family::cifar_resnet(20, 10)?, 2, 1, Which::Space)?;
+    let mut list = candidates(&Family::cifar_resnet(20, 10)?, 2, 1, Which::Space, Cin::Base)?;
     list.retain(|candidate| candidate.spec != ModelSpec::Null);
     Ok(list)
 }

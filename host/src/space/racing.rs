@@ -1,0 +1,202 @@
+//! Measures again only what decides a choice, until it is decided or the budget is used up.
+//!
+//! In: a [`Source`] that holds the base profile and can measure single layers again. Out: the space from
+//! all samples, and how the race ended. In each heat the open groups' choices and their rivals are
+//! measured `heat` times more (successive elimination, Even-Dar et al. 2006, with the selection's own
+//! standard errors as confidence radius). A rival drops out when the errors part it from the choice; a
+//! group closes when it has no rival left, or when all that are left lie on one stair: known to differ by
+//! less than [`Racing::margin`]. What is open when the budget ends stays a tie, with its members.
+
+use std::ops::ControlFlow;
+
+use hanas_models::layer::Layer;
+use hanas_models::resnet::Family;
+use serde::{Deserialize, Serialize};
+
+use super::SpaceError;
+use super::htas::{HardwareSpace, Settings};
+use crate::store::ModelSamples;
+
+/// How a race is run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Racing {
+    /// Share of the latency below which a difference is none: a tenth of a step of 8 channels in 64.
+    pub margin: f64,
+    /// Timed runs of each open layer in a heat.
+    pub heat: u32,
+    /// Timed runs that the whole race may take.
+    pub budget: u64,
+}
+
+impl Default for Racing {
+    fn default() -> Self {
+        Self { margin: 0.01, heat: 20, budget: 0 }
+    }
+}
+
+/// How a race ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Heats run.
+    pub heats: u32,
+    /// Timed runs taken.
+    pub samples: u64,
+    /// Choices with a rival that more measuring might part from them.
+    pub open: usize,
+    /// It was stopped from outside.
+    pub stopped: bool,
+}
+
+/// Where samples come from.
+pub trait Source {
+    /// Its trouble.
+    type Error: From<SpaceError>;
+
+    /// All samples so far.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    fn samples(&self) -> Result<Vec<ModelSamples>, Self::Error>;
+
+    /// Times each layer `samples` times more; [`ControlFlow::Break`] ends the race.
+    ///
+    /// # Errors
+    /// Where they cannot be measured.
+    fn more(&mut self, layers: &[Layer], samples: u32) -> Result<ControlFlow<()>, Self::Error>;
+}
+
+/// Runs the race.
+///
+/// # Errors
+/// The source's, and [`SpaceError`] as [`HardwareSpace::build`].
+pub fn race<S: Source>(
+    family: &Family,
+    settings: Settings,
+    racing: &Racing,
+    source: &mut S,
+) -> Result<(HardwareSpace, Outcome), S::Error> {
+    let mut outcome = Outcome { heats: 0, samples: 0, open: 0, stopped: false };
+    loop {
+        let space = HardwareSpace::build(family, &source.samples()?, settings)?;
+        let open = space.unsettled(racing.margin);
+        outcome.open = space.open(racing.margin);
+        let cost = open.len() as u64 * u64::from(racing.heat);
+        if open.is_empty() || outcome.stopped || outcome.samples + cost > racing.budget {
+            return Ok((space, outcome));
+        }
+        outcome.stopped = source.more(&open, racing.heat)?.is_break();
+        outcome.heats += 1;
+        outcome.samples += cost;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hanas_proto::Digest;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::latency::synthetic::{Noise, rng, scaled_visits};
+    use crate::profile::candidates::space_layers;
+    use crate::space::select::Rules;
+    use crate::store::{ModelId, ModelSpec};
+
+    /// Runs a visit.
+    const RUNS: usize = 4;
+
+    /// A device whose latency is known: stairs of 8 channels, each tenth of a percent dearer per width,
+    /// so that the widest of a stair never wins by nature and only the noise blurs it.
+    struct Planted {
+        rng: ChaCha8Rng,
+        models: Vec<ModelSamples>,
+        asked: Vec<Layer>,
+    }
+
+    fn planted_ns(layer: &Layer) -> f64 {
+        let step = 30_000.0 * f64::from(layer.cout.div_ceil(8));
+        let cheap = if layer.cout.is_multiple_of(8) { 4_000.0 } else { 0.0 };
+        60_000.0 + step - cheap + 300.0 * f64::from(layer.cout % 8)
+    }
+
+    impl Planted {
+        fn new(family: &Family, seed: u64, base_visits: u32) -> Self {
+            let layers = space_layers(family, 2).concat();
+            let model = |layer: &Layer| ModelSamples {
+                id: ModelId(0),
+                digest: Digest([0; 32]),
+                spec: ModelSpec::Layer { layer: *layer },
+                onnx_bytes: 0,
+                visits: Vec::new(),
+            };
+            let models = layers.iter().map(model).collect();
+            let mut planted = Self { rng: rng(seed), models, asked: Vec::new() };
+            planted.take(&layers, base_visits);
+            planted
+        }
+
+        fn take(&mut self, layers: &[Layer], visits: u32) {
+            for model in &mut self.models {
+                let ModelSpec::Layer { layer } = model.spec else { continue };
+                if layers.contains(&layer) {
+                    let ns = planted_ns(&layer);
+                    model.visits.extend(scaled_visits(&mut self.rng, Noise::Gaussian, visits, RUNS, ns));
+                }
+            }
+        }
+
+        fn samples_taken(&self) -> usize {
+            self.models.iter().flat_map(|model| &model.visits).map(|visit| visit.samples.len()).sum()
+        }
+    }
+
+    impl Source for Planted {
+        type Error = SpaceError;
+
+        fn samples(&self) -> Result<Vec<ModelSamples>, SpaceError> {
+            Ok(self.models.clone())
+        }
+
+        fn more(&mut self, layers: &[Layer], samples: u32) -> Result<ControlFlow<()>, SpaceError> {
+            self.asked.extend_from_slice(layers);
+            self.take(layers, samples / RUNS as u32);
+            Ok(ControlFlow::Continue(()))
+        }
+    }
+
+    fn settings() -> Settings {
+        Settings::new(Rules::project(), 1, 1)
+    }
+
+    #[test]
+    fn only_open_groups_are_measured_again_and_end_settled() {
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        let mut device = Planted::new(&family, 1, 5);
+        let before = HardwareSpace::build(&family, &device.samples().unwrap(), settings()).unwrap();
+        assert!(before.open(0.01) > 0, "the base profile must leave something to do");
+        let racing = Racing { budget: 200_000, ..Racing::default() };
+        let (space, outcome) = race(&family, settings(), &racing, &mut device).unwrap();
+        assert_eq!((outcome.open, outcome.stopped), (0, false), "{outcome:?}");
+        assert!(outcome.heats > 0 && !device.asked.is_empty());
+        let asked: std::collections::BTreeSet<Layer> = device.asked.iter().copied().collect();
+        assert!(asked.len() < 224, "some layers never decide anything");
+        // The planted answer: multiples of 8.
+        for stage in &space.stages {
+            for choice in &stage.selection.choices {
+                let width = choice.chosen.point[0];
+                assert!(width.is_multiple_of(8) || stage.side == 32, "{width} in {}", choice.cell);
+            }
+        }
+        assert_eq!(device.samples_taken() as u64, 224 * 20 + outcome.samples);
+    }
+
+    #[test]
+    fn a_budget_is_kept_and_what_is_open_is_told() {
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        let mut device = Planted::new(&family, 2, 5);
+        let racing = Racing { budget: 1_000, ..Racing::default() };
+        let (space, outcome) = race(&family, settings(), &racing, &mut device).unwrap();
+        assert!(outcome.samples <= 1_000 && outcome.open > 0, "{outcome:?}");
+        let tied = space.stages.iter().flat_map(|stage| &stage.selection.choices);
+        assert!(tied.filter(|choice| !choice.tied.is_empty()).count() >= outcome.open);
+    }
+}
