@@ -135,7 +135,7 @@ fn is_open(store: &Store, device: DeviceId, args: &ProfileArgs, settings: Settin
     let samples = store.samples(&query(device, task, *batch)).unwrap_or_default();
     let space = HardwareSpace::build(&task.family, &samples, settings);
     space.is_ok_and(|space| {
-        let heat = space.unsettled(racing.margin).len() as u64 * u64::from(racing.heat);
+        let heat = space.unsettled(racing.doubt, racing.margin).len() as u64 * u64::from(racing.heat);
         heat > 0 && heat <= racing.budget
     })
 }

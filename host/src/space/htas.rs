@@ -143,11 +143,11 @@ impl HardwareSpace {
 
     /// Layers that would settle the open groups if measured again; see [`Selection::unsettled`].
     #[must_use]
-    pub fn unsettled(&self, margin: f64) -> Vec<Layer> {
+    pub fn unsettled(&self, doubt: f64, margin: f64) -> Vec<Layer> {
         let mut open = Vec::new();
         for stage in &self.stages {
             let kind = LayerKind::Conv { kernel: 3, stride: 1, side: stage.side };
-            for point in stage.selection.unsettled(margin) {
+            for point in stage.selection.unsettled(doubt, margin) {
                 open.extend(stage.cins.iter().map(|&cin| Layer { kind, cin, cout: point[0] }));
             }
         }
@@ -156,8 +156,8 @@ impl HardwareSpace {
 
     /// How many choices have a rival in [`HardwareSpace::unsettled`].
     #[must_use]
-    pub fn open(&self, margin: f64) -> usize {
-        self.stages.iter().map(|stage| stage.selection.open(margin).len()).sum()
+    pub fn open(&self, doubt: f64, margin: f64) -> usize {
+        self.stages.iter().map(|stage| stage.selection.open(doubt, margin).len()).sum()
     }
 
     /// The choices as flat rows for the store.

@@ -2,10 +2,11 @@
 //!
 //! In: a [`Source`] that holds the base profile and can measure single layers again. Out: the space from
 //! all samples, and how the race ended. In each heat the open groups' choices and their rivals are
-//! measured `heat` times more (successive elimination, Even-Dar et al. 2006, with the selection's own
-//! standard errors as confidence radius). A rival drops out when the errors part it from the choice; a
-//! group closes when it has no rival left, or when all that are left lie on one stair: known to differ by
-//! less than [`Racing::margin`]. What is open when the budget ends stays a tie, with its members.
+//! measured `heat` times more (successive elimination, Even-Dar et al. 2006, with the bootstrap in place
+//! of a confidence radius). A rival drops out when replicates stop picking it; a group closes when a
+//! rerun repeats its choice with a probability of 1 - [`Racing::doubt`], or when all rivals left lie on
+//! one stair: known to differ by less than [`Racing::margin`]. What is open when the budget ends stays a
+//! tie, with its members.
 
 use std::ops::ControlFlow;
 
@@ -20,6 +21,8 @@ use crate::store::ModelSamples;
 /// How a race is run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Racing {
+    /// Probability that a rerun changes a choice, below which the choice is left alone.
+    pub doubt: f64,
     /// Share of the latency below which a difference is none: a tenth of a step of 8 channels in 64.
     pub margin: f64,
     /// Timed runs of each open layer in a heat.
@@ -30,7 +33,7 @@ pub struct Racing {
 
 impl Default for Racing {
     fn default() -> Self {
-        Self { margin: 0.01, heat: 20, budget: 0 }
+        Self { doubt: 0.05, margin: 0.01, heat: 20, budget: 0 }
     }
 }
 
@@ -78,8 +81,8 @@ pub fn race<S: Source>(
     let mut outcome = Outcome { heats: 0, samples: 0, open: 0, stopped: false };
     loop {
         let space = HardwareSpace::build(family, &source.samples()?, settings)?;
-        let open = space.unsettled(racing.margin);
-        outcome.open = space.open(racing.margin);
+        let open = space.unsettled(racing.doubt, racing.margin);
+        outcome.open = space.open(racing.doubt, racing.margin);
         let cost = open.len() as u64 * u64::from(racing.heat);
         if open.is_empty() || outcome.stopped || outcome.samples + cost > racing.budget {
             return Ok((space, outcome));
@@ -172,7 +175,7 @@ mod tests {
         let family = Family::cifar_resnet(20, 10).unwrap();
         let mut device = Planted::new(&family, 1, 5);
         let before = HardwareSpace::build(&family, &device.samples().unwrap(), settings()).unwrap();
-        assert!(before.open(0.01) > 0, "the base profile must leave something to do");
+        assert!(before.open(0.05, 0.01) > 0, "the base profile must leave something to do");
         let racing = Racing { budget: 200_000, ..Racing::default() };
         let (space, outcome) = race(&family, settings(), &racing, &mut device).unwrap();
         assert_eq!((outcome.open, outcome.stopped), (0, false), "{outcome:?}");

@@ -117,6 +117,17 @@ pub struct Choice {
     pub below_floor: Option<Vec<u32>>,
     /// Probability that a rerun of the whole profile picks the same; see [`super::stability`].
     pub rerun_same: Option<f64>,
+    /// What reruns pick instead, the likeliest first.
+    pub rivals: Vec<Rival>,
+}
+
+/// A member that a rerun may pick.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rival {
+    /// The member.
+    pub point: Vec<u32>,
+    /// How probably.
+    pub probability: f64,
 }
 
 /// Why a cell has no choice.
@@ -164,33 +175,37 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Points that would settle the open cells if they were known better: each choice that is tied, and
-    /// its tied members, but for those that are known to differ from the choice by less than `margin`
-    /// of its latency, with two combined errors counted. Such lie on one stair, and no measuring parts
-    /// them.
+    /// Points that would settle the open cells if they were known better: each choice that a rerun
+    /// changes with a probability above `doubt`, and what it would pick instead; but for those that are
+    /// known to differ from the choice by less than `margin` of its latency, with two combined errors
+    /// counted. Such lie on one stair, and no measuring parts them.
     #[must_use]
-    pub fn unsettled(&self, margin: f64) -> Vec<Vec<u32>> {
+    pub fn unsettled(&self, doubt: f64, margin: f64) -> Vec<Vec<u32>> {
         let with_choice = |(choice, rivals): (&Choice, Vec<Vec<u32>>)| {
             std::iter::once(choice.chosen.point.clone()).chain(rivals)
         };
-        self.open(margin).into_iter().flat_map(with_choice).collect()
+        self.open(doubt, margin).into_iter().flat_map(with_choice).collect()
     }
 
     /// The choices that are not settled, each with its rivals; see [`Selection::unsettled`].
     #[must_use]
-    pub fn open(&self, margin: f64) -> Vec<(&Choice, Vec<Vec<u32>>)> {
-        let rivals = |choice: &Choice| -> Vec<Vec<u32>> {
-            let chosen = &choice.chosen;
-            let apart = |point: &&Vec<u32>| {
-                let rival = self.curve.iter().find(|of| of.point == **point);
-                rival.is_some_and(|of| {
-                    let gap = (chosen.score_ns - of.score_ns).abs();
-                    2.0f64.mul_add(combined(chosen, of), gap) > margin * chosen.m_ns
-                })
-            };
-            choice.tied.iter().filter(apart).cloned().collect()
+    pub fn open(&self, doubt: f64, margin: f64) -> Vec<(&Choice, Vec<Vec<u32>>)> {
+        let apart = |choice: &Choice, point: &[u32]| {
+            let rival = self.curve.iter().find(|of| of.point == point);
+            rival.is_some_and(|of| {
+                let gap = (choice.chosen.score_ns - of.score_ns).abs();
+                2.0f64.mul_add(combined(&choice.chosen, of), gap) > margin * choice.chosen.m_ns
+            })
         };
-        let all = self.choices.iter().map(|choice| (choice, rivals(choice)));
+        let rivals = |choice: &Choice| -> Vec<Vec<u32>> {
+            // One replicate in ten of the doubt is chance.
+            let likely = choice.rivals.iter().filter(|rival| rival.probability > doubt / 10.0);
+            let points = likely.map(|rival| rival.point.clone());
+            points.filter(|point| apart(choice, point)).collect()
+        };
+        let unsure =
+            self.choices.iter().filter(|choice| choice.rerun_same.is_some_and(|same| same < 1.0 - doubt));
+        let all = unsure.map(|choice| (choice, rivals(choice)));
         all.filter(|(_, rivals)| !rivals.is_empty()).collect()
     }
 }
@@ -272,6 +287,7 @@ fn choose(cell: &Cell, members: &[(&Scored, bool)], rules: &Rules) -> Result<Cho
             .filter(|lead| lead.is_finite()),
         below_floor: unfloored.filter(|point| point.iter().any(|&x| x < rules.floor)),
         rerun_same: None,
+        rivals: Vec::new(),
     })
 }
 
@@ -353,8 +369,18 @@ mod tests {
             found.choices[0].tied,
             [[2], [1]].map(|point| point.to_vec()).into_iter().rev().collect::<Vec<_>>()
         );
-        assert_eq!(found.unsettled(0.005), [vec![3], vec![1], vec![2]]);
-        assert_eq!(found.unsettled(0.2), Vec::<Vec<u32>>::new(), "a stair is a stair");
+    }
+
+    #[test]
+    fn an_unsure_choice_is_open_but_a_stair_is_a_stair() {
+        let (points, partition) = widths(1, &[100.0, 108.0, 109.5, 130.0], 4.0);
+        let mut found = select(&points, &partition, x, &Rules { tie: 2.0, ..PLAIN }).unwrap();
+        found.choices[0].rerun_same = Some(0.8);
+        found.choices[0].rivals =
+            vec![Rival { point: vec![1], probability: 0.199 }, Rival { point: vec![2], probability: 0.001 }];
+        assert_eq!(found.unsettled(0.05, 0.005), [[3], [1]]);
+        assert_eq!(found.unsettled(0.25, 0.005), Vec::<Vec<u32>>::new(), "sure enough");
+        assert_eq!(found.unsettled(0.05, 0.2), Vec::<Vec<u32>>::new(), "no difference that matters");
     }
 
     #[test]

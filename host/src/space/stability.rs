@@ -6,13 +6,15 @@
 //! the same rules. Points are drawn independently, which leaves out what a round does to all points
 //! alike; that moves the line with them and so changes little. Standard errors keep their values.
 
+use std::collections::BTreeMap;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
 use super::partition::Partition;
-use super::select::{Measured, Rules, Selection, select};
+use super::select::{Measured, Rival, Rules, Selection, select};
 use crate::latency::estimate;
 use crate::latency::estimate::Blocks;
 use crate::store::Visit;
@@ -93,6 +95,7 @@ pub fn select_sampled(
     let mut selection = select(&measured, partition, &feature, rules)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut same = vec![0_usize; selection.choices.len()];
+    let mut others: Vec<BTreeMap<Vec<u32>, usize>> = vec![BTreeMap::new(); selection.choices.len()];
     let mut all = 0_usize;
     for _ in 0..REPLICATES {
         for (of, blocks) in measured.iter_mut().zip(&blocks) {
@@ -101,21 +104,29 @@ pub fn select_sampled(
         }
         let again = select(&measured, partition, &feature, rules)?;
         let mut agreed = 0;
-        for (count, choice) in same.iter_mut().zip(&mut selection.choices) {
+        for (at, choice) in selection.choices.iter().enumerate() {
             let Some(twin) = again.choices.iter().find(|other| other.cell == choice.cell) else { continue };
             if twin.chosen.point == choice.chosen.point {
-                *count += 1;
+                same[at] += 1;
                 agreed += 1;
-            } else if !choice.tied.contains(&twin.chosen.point) {
-                choice.tied.push(twin.chosen.point.clone());
+            } else {
+                *others[at].entry(twin.chosen.point.clone()).or_default() += 1;
             }
         }
         all += usize::from(agreed == selection.choices.len());
     }
     let share = |count: usize| count as f64 / REPLICATES as f64;
     let each: Vec<f64> = same.into_iter().map(share).collect();
-    for (choice, &probability) in selection.choices.iter_mut().zip(&each) {
+    for ((choice, &probability), others) in selection.choices.iter_mut().zip(&each).zip(others) {
         choice.rerun_same = Some(probability);
+        let rivals = others.into_iter().map(|(point, count)| Rival { point, probability: share(count) });
+        choice.rivals = rivals.collect();
+        choice.rivals.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+        for rival in &choice.rivals {
+            if !choice.tied.contains(&rival.point) {
+                choice.tied.push(rival.point.clone());
+            }
+        }
     }
     Ok((selection, Stability { each, all: share(all), seed }))
 }

@@ -36,41 +36,56 @@ struct Figure {
     how: String,
 }
 
-fn main() -> Result<()> {
-    let mut figures = Vec::new();
-    let mut add = |found: Result<Figure>| match found {
-        Ok(figure) => {
-            eprintln!("{} = {:.3}", figure.key, figure.value);
-            figures.push(figure);
-        }
-        Err(error) => eprintln!("not measured: {error:#}"),
-    };
-    add(null_round_trip());
-    add(upload());
-    add(bytes_per_sample());
-    add(beside_tract());
-    add(per_node());
-    add(profile_tcp());
-    add(profile_serial());
+/// Measures some figures.
+type Measure = fn() -> Result<Vec<Figure>>;
+
+/// What can be measured, by the names that the command takes.
+const GROUPS: &[(&str, Measure)] = &[
+    ("round-trip", || Ok(vec![null_round_trip()?])),
+    ("upload", || Ok(vec![upload()?])),
+    ("bytes", || Ok(vec![bytes_per_sample()?])),
+    ("overhead", || Ok(vec![beside_tract()?, per_node()?])),
+    ("profile", || Ok(vec![profile_tcp()?, profile_serial()?])),
     #[cfg(feature = "torch")]
-    add(supernet());
-    for figures in [stability::reruns(), stability::racing()] {
-        match figures {
-            Ok(list) => list.into_iter().for_each(|figure| add(Ok(figure))),
-            Err(error) => add(Err(error)),
+    ("supernet", || Ok(vec![supernet()?])),
+    ("reruns", stability::reruns),
+    ("racing", stability::racing),
+];
+
+/// Without arguments all groups; else those named, which renews their figures in the file.
+fn main() -> Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(odd) = wanted.iter().find(|name| !GROUPS.iter().any(|(known, _)| known == name)) {
+        let known: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
+        anyhow::bail!("no figures called {odd}; there are {}", known.join(", "));
+    }
+    let mut figures = Vec::new();
+    for (name, measure) in GROUPS {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        match measure() {
+            Ok(found) => {
+                found.iter().for_each(|figure| eprintln!("{} = {:.3}", figure.key, figure.value));
+                figures.extend(found);
+            }
+            Err(error) => eprintln!("{name}: not measured: {error:#}"),
         }
     }
-    write(&figures)
+    write(&figures, !wanted.is_empty())
 }
 
-fn write(figures: &[Figure]) -> Result<()> {
+fn write(figures: &[Figure], renew: bool) -> Result<()> {
     println!("{:<38} {:>12} {:>8}  how", "figure", "value", "goal");
     for Figure { key, value, goal, how } in figures {
         println!("{key:<38} {value:>12.3} {goal:>8}  {how}");
     }
-    let map: serde_json::Map<String, serde_json::Value> =
-        figures.iter().map(|figure| (figure.key.to_owned(), figure.value.into())).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/figures.json");
+    let mut map = serde_json::Map::new();
+    if renew && let Ok(text) = std::fs::read_to_string(&path) {
+        map = serde_json::from_str(&text)?;
+    }
+    map.extend(figures.iter().map(|figure| (figure.key.to_owned(), figure.value.into())));
     std::fs::write(&path, serde_json::to_string_pretty(&map)? + "\n")?;
     Ok(())
 }
