@@ -49,10 +49,13 @@ struct Report {
     verdict: Option<Verdict>,
 }
 
+/// A candidate that cannot be measured.
 #[derive(Serialize)]
-struct Failure {
-    model: String,
-    reason: String,
+pub(super) struct Failure {
+    /// Its name.
+    pub(super) model: String,
+    /// Why, in the agent's words.
+    pub(super) reason: String,
 }
 
 /// Runs the command.
@@ -88,7 +91,7 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
         };
         let mut recorder = Recorder::begin(&mut store, &new, &list)?;
         report.session = Some(recorder.session.0);
-        let ended = record(global, args, &mut session, &list, &have, &mut recorder);
+        let ended = record(global, &args.sampling, &mut session, &list, &have, &mut recorder);
         report.failed = std::mem::take(&mut recorder.failed);
         let (id, clock, cores) =
             (recorder.session, session.facts().clock_resolution_ns, session.facts().cores);
@@ -105,21 +108,23 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     }
 }
 
-fn counts_of(list: &[Candidate], counts: &BTreeMap<Digest, u64>) -> Vec<u32> {
+/// Timed runs that the store holds of every candidate.
+pub(super) fn counts_of(list: &[Candidate], counts: &BTreeMap<Digest, u64>) -> Vec<u32> {
     list.iter()
         .map(|candidate| counts.get(&candidate.digest).map_or(0, |&n| u32::try_from(n).unwrap_or(u32::MAX)))
         .collect()
 }
 
-fn record(
+/// Measures what of the list is missing, into the store.
+pub(super) fn record(
     global: &Global,
-    args: &ProfileArgs,
+    args: &SamplingArgs,
     session: &mut Session,
     list: &[Candidate],
     have: &[u32],
     recorder: &mut Recorder<'_>,
 ) -> anyhow::Result<Ended> {
-    let sampling = args.sampling.sampling();
+    let sampling = args.sampling();
     let stop = interrupt::watch();
     let visits: u64 = have.iter().map(|&have| u64::from(sampling.rounds_left(have))).sum();
     let mut progress = Progress::new("profile", visits, global.quiet);
@@ -143,7 +148,12 @@ fn record(
 }
 
 /// Judges a session from its own samples and writes the verdict beside them.
-fn verdict(store: &mut Store, id: SessionId, clock_ns: u32, cores: u16) -> anyhow::Result<Verdict> {
+pub(super) fn verdict(
+    store: &mut Store,
+    id: SessionId,
+    clock_ns: u32,
+    cores: u16,
+) -> anyhow::Result<Verdict> {
     let samples = store.session_samples(id)?;
     let contexts = store.contexts(id)?;
     let models: Vec<&[Visit]> = samples
@@ -180,16 +190,23 @@ fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
 }
 
 /// Writes a profile's notes into the store, a round at a time.
-struct Recorder<'s> {
+pub(super) struct Recorder<'s> {
     store: &'s mut Store,
-    session: SessionId,
+    /// The session that is written.
+    pub(super) session: SessionId,
     models: Vec<ModelId>,
     pending: Vec<(usize, u32, Vec<Nanos>)>,
-    failed: Vec<Failure>,
+    /// What cannot be measured.
+    pub(super) failed: Vec<Failure>,
 }
 
 impl<'s> Recorder<'s> {
-    fn begin(store: &'s mut Store, new: &NewSession<'_>, list: &[Candidate]) -> anyhow::Result<Self> {
+    /// Begins a session of these candidates.
+    pub(super) fn begin(
+        store: &'s mut Store,
+        new: &NewSession<'_>,
+        list: &[Candidate],
+    ) -> anyhow::Result<Self> {
         let records: Vec<ModelRecord> = list
             .iter()
             .map(|candidate| ModelRecord {
