@@ -76,10 +76,9 @@ fn five_models_tell_the_other_220() {
     let names = |rows: &Value| -> Vec<String> {
         rows.as_array().unwrap().iter().map(|row| row["model"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(
-        names(&report["measured"]),
-        dry["measured"].as_array().unwrap().iter().map(|of| of.as_str().unwrap()).collect::<Vec<_>>()
-    );
+    let planned: Vec<&str> =
+        dry["measured"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(names(&report["measured"]), planned);
     let found = predicted(&report);
     assert_eq!((planned.len(), found.len()), (5, 224 - 5));
     for (side, base, widths) in [(32, 16, 32), (16, 32, 64), (8, 64, 128)] {

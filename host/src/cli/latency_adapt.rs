@@ -14,7 +14,7 @@ use super::profile::{self, Failure, Recorder, counts_of};
 use super::sampling::SamplingArgs;
 use super::{Interrupted, NotTrustworthy, Usage};
 use crate::latency::agreement::{Agreement, agreement};
-use crate::latency::transfer::{Adapted, Panel, Prediction, Sample};
+use crate::latency::transfer::{Adapted, Panel, Prediction, Sample, Scale};
 use crate::latency::verdict::Verdict;
 use crate::latency::{Estimate, Statistic, estimate};
 use crate::link::Session;
@@ -35,6 +35,9 @@ pub(super) struct AdaptArgs {
     /// Models to measure on the new device
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     samples: u32,
+    /// On which scale devices resemble each other
+    #[arg(long, value_enum, default_value_t)]
+    scale: Scale,
     /// Timed runs of each of them
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     timed_runs: u32,
@@ -157,7 +160,7 @@ impl Known {
             tables.iter().map(|table| table.get(digest).map(|found| found.value_ns)).collect()
         };
         let latencies: Vec<Vec<Option<f64>>> = models.iter().map(row).collect();
-        Ok(Self { devices, panel: Panel::measured(&latencies)?, models })
+        Ok(Self { devices, panel: Panel::measured(&latencies, args.scale)?, models })
     }
 
     /// Models that can be made again, by place; a user's own file or trained weights cannot.

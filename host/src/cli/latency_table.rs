@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::context::Global;
 use super::output::{Format, Table, json, text};
-use crate::latency::transfer::table::{self, DeviceResult, Means};
+use crate::latency::transfer::table::{self, DeviceResult, Scores};
 
 /// Arguments of `hanas latency transfer-table`.
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ pub(super) struct TableArgs {
 struct Report {
     samples: u32,
     seed: u64,
-    mean: Means,
+    mean: Scores,
     devices: Vec<DeviceResult>,
 }
 
@@ -34,7 +34,7 @@ struct Report {
 pub(super) fn run(global: &Global, args: &TableArgs) -> anyhow::Result<()> {
     let table = table::Table::read(&args.file)?;
     let devices = table.evaluate(args.samples as usize, args.seed)?;
-    let report = Report { samples: args.samples, seed: args.seed, mean: Means::of(&devices), devices };
+    let report = Report { samples: args.samples, seed: args.seed, mean: Scores::mean(&devices), devices };
     match global.format {
         Format::Json => json(&report),
         Format::Csv => text(&rows(&report).to_csv()),
@@ -45,46 +45,41 @@ pub(super) fn run(global: &Global, args: &TableArgs) -> anyhow::Result<()> {
 fn rows(report: &Report) -> Table {
     let mut table = Table::new(&[
         "device",
-        "chosen",
+        "method",
         "strict",
-        "features",
+        "latencies",
+        "lat. strict",
         "random",
         "single",
         "op counts",
+        "op c. random",
         "half",
         "ties",
         "in 95%",
         "error %",
     ]);
-    let option = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.4}"));
-    for of in &report.devices {
-        table.row(vec![
-            of.device.clone(),
-            format!("{:.4}", of.spearman),
-            option(of.strict),
-            option(of.features),
-            format!("{:.4}", of.random),
-            format!("{:.4}", of.single),
-            option(of.op_counts),
-            format!("{:.4}", of.half_measured),
-            format!("{:.4}", of.ties),
-            format!("{:.1}", 100.0 * of.within_95),
-            format!("{:.1}", 100.0 * of.median_error),
-        ]);
-    }
-    let mean = report.mean;
-    table.row(vec![
-        "mean".to_owned(),
-        format!("{:.4}", mean.spearman),
-        option(mean.strict),
-        option(mean.features),
-        format!("{:.4}", mean.random),
-        format!("{:.4}", mean.single),
-        option(mean.op_counts),
-        format!("{:.4}", mean.half_measured),
-        format!("{:.4}", mean.ties),
-        format!("{:.1}", 100.0 * mean.within_95),
-        format!("{:.1}", 100.0 * mean.median_error),
-    ]);
+    report.devices.iter().for_each(|of| table.row(row(&of.device, &of.scores)));
+    table.row(row("mean", &report.mean));
     table
+}
+
+fn row(name: &str, scores: &Scores) -> Vec<String> {
+    let rho = |value: f64| format!("{value:.4}");
+    let option = |value: Option<f64>| value.map(rho).unwrap_or_default();
+    let percent = |value: f64| format!("{:.1}", 100.0 * value);
+    vec![
+        name.to_owned(),
+        rho(scores.spearman),
+        option(scores.strict),
+        rho(scores.latencies),
+        option(scores.latencies_strict),
+        rho(scores.random),
+        rho(scores.single),
+        option(scores.op_counts),
+        option(scores.op_counts_random),
+        rho(scores.half_measured),
+        rho(scores.ties),
+        percent(scores.within_95),
+        percent(scores.median_error),
+    ]
 }

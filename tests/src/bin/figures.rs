@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use hanas::latency::transfer::table::{Scores, Table};
 use hanas::link::measuring::Plan;
 use hanas::link::session::Timeouts;
 use hanas::link::{DeviceUrl, Session};
@@ -51,6 +52,9 @@ fn main() -> Result<()> {
     add(profile_serial());
     #[cfg(feature = "torch")]
     add(supernet());
+    for found in transfer() {
+        add(found);
+    }
     write(&figures)
 }
 
@@ -294,6 +298,32 @@ fn profile_serial() -> Result<Figure> {
     let url = format!("serial://{}?baud=115200", line.host_side.display());
     let how = "the same through two pseudo-terminals limited to 11520 bytes a second each way".to_owned();
     Ok(Figure { key: "profile_224x60_115200_baud_s", value: profile(&url)?, goal: "<= 60", how })
+}
+
+/// Needs a table of NAS-Bench-201's nets on many devices, which is not part of the house.
+fn transfer() -> Vec<Result<Figure>> {
+    const TABLE: &str = "HANAS_NAS_BENCH_201";
+    let Some(path) = std::env::var_os(TABLE) else {
+        return vec![Err(anyhow::anyhow!(
+            "transfer_*: {TABLE} names no table (CSV) of NAS-Bench-201's latencies"
+        ))];
+    };
+    let scores = || -> Result<Scores> { Ok(Scores::mean(&Table::read(Path::new(&path))?.evaluate(10, 0)?)) };
+    let scores = match scores() {
+        Ok(scores) => scores,
+        Err(error) => return vec![Err(error)],
+    };
+    let figure = |key, value: Option<f64>, references: &str| {
+        let value = value.context("no reference is left")?;
+        let how = format!(
+            "10 nets chosen and measured, all others predicted; mean over the table's device settings, references: {references}"
+        );
+        Ok(Figure { key, value, goal: ">= .95", how })
+    };
+    vec![
+        figure("transfer_10_samples_mean_spearman", Some(scores.spearman), "all other settings"),
+        figure("transfer_10_samples_mean_spearman_strict", scores.strict, "settings of other devices"),
+    ]
 }
 
 #[cfg(feature = "torch")]

@@ -3,7 +3,7 @@
 use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 
-use super::Panel;
+use super::{Panel, Scale};
 use crate::latency::LatencyError;
 
 /// Multiples of the references' own noise that the new device may have, alike likely beforehand.
@@ -23,9 +23,9 @@ pub struct Sample {
 /// A latency that was not measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Its median, in the panel's unit.
+    /// Its median, in the panel's unit. On the linear scale nothing keeps it above 0.
     pub latency: f64,
-    /// Its standard error: the relative one, which is what is predicted, times the latency.
+    /// Its standard error; on the logarithm's scale the relative one times the latency.
     pub se: f64,
 }
 
@@ -33,6 +33,8 @@ pub struct Prediction {
 #[derive(Debug, Clone)]
 pub struct Adapted<'p> {
     panel: &'p Panel,
+    /// The device's latency that counts as 1 on the linear scale.
+    unit: f64,
     /// One posterior for each noise that the device may have.
     parts: Vec<Part>,
     /// Mean of the weights over the parts, the level last.
@@ -66,15 +68,24 @@ impl Panel {
         let (mean, covariance) = self.prior();
         let rows: Vec<_> = samples.iter().map(|of| self.regressors(of.model).transpose()).collect();
         let regressors = DMatrix::from_rows(&rows);
-        let logs = DVector::from_iterator(samples.len(), samples.iter().map(|of| of.latency.ln()));
-        let residual = logs - &regressors * &mean;
+        let prior = &regressors * &mean;
+        let unit = match self.scale {
+            Scale::Log => 1.0,
+            Scale::Linear => samples.iter().map(|of| of.latency).sum::<f64>() / prior.sum(),
+        };
+        let values = samples.iter().map(|of| self.scaled(of.latency, unit));
+        let residual = DVector::from_iterator(samples.len(), values) - prior;
         let spread = &covariance * regressors.transpose();
         let explained = &regressors * &spread;
         let part = |factor: f64| {
             let noise = factor * self.noise;
             let mut total = explained.clone();
             for (i, sample) in samples.iter().enumerate() {
-                total[(i, i)] += noise.mul_add(noise, (sample.se / sample.latency).powi(2));
+                let error = match self.scale {
+                    Scale::Log => sample.se / sample.latency,
+                    Scale::Linear => sample.se / unit,
+                };
+                total[(i, i)] += noise.mul_add(noise, error * error);
             }
             // Positive definite, but for rounding: the noise is on its diagonal.
             let factor = total.cholesky()?;
@@ -90,7 +101,15 @@ impl Panel {
         let total: f64 = parts.iter().map(|part| part.share).sum();
         parts.iter_mut().for_each(|part| part.share /= total);
         let weights = parts.iter().map(|part| &part.weights * part.share).sum();
-        Ok(Adapted { panel: self, parts, weights })
+        Ok(Adapted { panel: self, unit, parts, weights })
+    }
+
+    /// A latency on the panel's scale.
+    fn scaled(&self, latency: f64, unit: f64) -> f64 {
+        match self.scale {
+            Scale::Log => latency.ln(),
+            Scale::Linear => latency / unit,
+        }
     }
 }
 
@@ -99,11 +118,27 @@ impl Adapted<'_> {
     /// of any model, and what was imputed of this one.
     #[must_use]
     pub fn predict(&self, model: usize) -> Prediction {
+        let (value, sd) = self.value(model);
+        match self.panel.scale {
+            Scale::Log => Prediction { latency: value.exp(), se: sd * value.exp() },
+            Scale::Linear => Prediction { latency: value * self.unit, se: sd * self.unit },
+        }
+    }
+
+    /// How many standard errors a latency lies above its prediction, on the panel's scale.
+    #[must_use]
+    pub fn surprise(&self, model: usize, latency: f64) -> f64 {
+        let (value, sd) = self.value(model);
+        (self.panel.scaled(latency, self.unit) - value) / sd
+    }
+
+    /// Mean and standard deviation on the panel's scale.
+    fn value(&self, model: usize) -> (f64, f64) {
         let regressors = self.panel.regressors(model);
-        let log = regressors.dot(&self.weights);
+        let value = regressors.dot(&self.weights);
         let open = self.panel.open.get(&model);
         let variance = |part: &Part| {
-            let between = regressors.dot(&part.weights) - log;
+            let between = regressors.dot(&part.weights) - value;
             let known = regressors.dot(&(&part.covariance * &regressors)).max(0.0);
             let imputed = open.map_or(0.0, |open| {
                 let weights = part.weights.rows(0, open.nrows());
@@ -111,8 +146,7 @@ impl Adapted<'_> {
             });
             part.share * (between * between + known + part.noise * part.noise + imputed)
         };
-        let latency = log.exp();
-        Prediction { latency, se: latency * self.parts.iter().map(variance).sum::<f64>().sqrt() }
+        (value, self.parts.iter().map(variance).sum::<f64>().sqrt())
     }
 
     /// Weight of every reference in the prediction.

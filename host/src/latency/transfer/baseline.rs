@@ -13,7 +13,7 @@ use super::table::operators;
 const RANK_TOLERANCE: f64 = 1e-9;
 
 /// Keeps the bounding regression solvable where references are alike.
-const RIDGE: f64 = 1e-7;
+const RIDGE: f64 = 1e-6;
 
 /// Latencies of the one reference whose order of the measured nets is nearest to the new device's (the
 /// first of equals). `measured` are nets and their latencies.
@@ -51,17 +51,22 @@ pub fn op_counts(nets: &[String], measured: &[(usize, f64)]) -> Option<Vec<f64>>
     Some((0..nets.len()).map(|net| DVector::from_vec(count(net)).dot(&coefficients)).collect())
 }
 
-/// Regression of the log latency on the references' from many nets: what any linear combination of the
-/// references can reach, no matter how well it is found. An order, not a latency.
+/// Regression of the latency on the references' and on the features, from many nets: what any linear
+/// combination of them can reach, no matter how well it is found. An order, not a latency.
 #[must_use]
-pub fn regression(panel: &Panel, measured: &[(usize, f64)]) -> Vec<f64> {
+pub fn regression(panel: &Panel, features: Option<&[Vec<f64>]>, measured: &[(usize, f64)]) -> Vec<f64> {
+    let width = features.and_then(|features| features.first()).map_or(0, Vec::len);
+    let mut all = panel.rows.clone().resize_horizontally(panel.references() + width, 0.0);
+    for (mut row, features) in all.row_iter_mut().zip(features.unwrap_or_default()) {
+        features.iter().enumerate().for_each(|(i, &feature)| row[panel.references() + i] = feature);
+    }
     let nets: Vec<usize> = measured.iter().map(|(net, _)| *net).collect();
-    let mut rows = panel.rows.select_rows(&nets);
+    let mut rows = all.select_rows(&nets);
     let means = rows.row_mean();
     rows.row_iter_mut().for_each(|mut row| row -= &means);
-    let logs = DVector::from_iterator(measured.len(), measured.iter().map(|(_, latency)| latency.ln()));
-    let moment = rows.tr_mul(&logs);
+    let latencies = DVector::from_iterator(measured.len(), measured.iter().map(|(_, latency)| *latency));
+    let moment = rows.tr_mul(&latencies);
     let weights = ridged(rows.tr_mul(&rows), RIDGE).cholesky().map(|factor| factor.solve(&moment));
-    let weights = weights.unwrap_or_else(|| DVector::zeros(panel.references()));
-    (&panel.rows * weights).as_slice().to_vec()
+    let weights = weights.unwrap_or_else(|| DVector::zeros(all.ncols()));
+    (all * weights).as_slice().to_vec()
 }

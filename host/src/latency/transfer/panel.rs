@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nalgebra::{DMatrix, DVector};
 
-use super::{LEVEL_SD, SCALE_SD};
+use super::{SCALE_SD, Scale};
 use crate::latency::LatencyError;
 
 /// Relative noise where the references cannot tell it: a single one, or too few models.
@@ -22,7 +22,9 @@ const FEATURE_RIDGE: f64 = 1e-3;
 /// The reference devices as they see a set of models.
 #[derive(Debug, Clone)]
 pub struct Panel {
-    /// Centred log latencies: a row a model, a column a reference.
+    /// On which scale the rows are.
+    pub(super) scale: Scale,
+    /// Centred latencies: a row a model, a column a reference.
     pub(super) rows: DMatrix<f64>,
     /// Covariance of what was imputed in a row, by model.
     pub(super) open: BTreeMap<usize, DMatrix<f64>>,
@@ -30,17 +32,17 @@ pub struct Panel {
     pub(super) complete: Vec<bool>,
     /// Covariance of the references over the models.
     pub(super) covariance: DMatrix<f64>,
-    /// Mean log latency of all references.
+    /// Mean log latency of all references; 1 on the linear scale.
     level: f64,
-    /// Standard deviation, in log units, of what the others leave unexplained of the median reference.
+    /// Standard deviation of what the others leave unexplained of the median reference.
     pub(super) noise: f64,
 }
 
-/// Log latencies of the models that all references measured, centred by reference.
+/// Latencies of the models that all references measured, centred by reference.
 struct Complete {
     /// Their places.
     places: Vec<usize>,
-    /// Mean log latency of each reference.
+    /// Mean of each reference: of the logarithms, or of the latencies.
     means: DVector<f64>,
     /// A row a model.
     rows: DMatrix<f64>,
@@ -54,20 +56,22 @@ impl Panel {
     /// # Errors
     /// [`LatencyError::NoReferences`] where fewer than two models were measured by all references,
     /// [`LatencyError::BadLatency`] for a latency that is no positive number.
-    pub fn measured(latencies: &[Vec<Option<f64>>]) -> Result<Self, LatencyError> {
-        let complete = Complete::of(latencies)?;
+    pub fn measured(latencies: &[Vec<Option<f64>>], scale: Scale) -> Result<Self, LatencyError> {
+        let complete = Complete::of(latencies, scale)?;
         let covariance = covariance(&complete.rows);
         let mut panel = Self {
             rows: DMatrix::zeros(latencies.len(), complete.means.len()),
             open: BTreeMap::new(),
             complete: marks(&complete.places, latencies.len()),
-            level: complete.means.mean(),
+            scale,
+            level: complete.level(scale),
             noise: unexplained(&covariance, complete.places.len()),
             covariance,
         };
         for (place, row) in latencies.iter().enumerate() {
-            let centred = row.iter().zip(&complete.means).map(|(ns, mean)| ns.map(|ns| ns.ln() - mean));
-            let centred: Vec<Option<f64>> = centred.collect();
+            let centred = row.iter().zip(&complete.means);
+            let centred: Vec<Option<f64>> =
+                centred.map(|(latency, mean)| latency.map(|of| centred_on(scale, of, *mean))).collect();
             let (filled, open) = impute(&centred, &panel.covariance);
             panel.rows.set_row(place, &filled.transpose());
             if let Some(open) = open {
@@ -77,14 +81,18 @@ impl Panel {
         Ok(panel)
     }
 
-    /// References as the models' features describe them: each reference's log latency is a ridge
+    /// References as the models' features describe them: each reference's latency is a ridge
     /// regression on the features, fitted to the models that all references measured. A model then
     /// needs no latency at all, only its features: `features[i]` is model i, equally long for all.
     ///
     /// # Errors
     /// As [`Panel::measured`].
-    pub fn described(latencies: &[Vec<Option<f64>>], features: &[Vec<f64>]) -> Result<Self, LatencyError> {
-        let complete = Complete::of(latencies)?;
+    pub fn described(
+        latencies: &[Vec<Option<f64>>],
+        features: &[Vec<f64>],
+        scale: Scale,
+    ) -> Result<Self, LatencyError> {
+        let complete = Complete::of(latencies, scale)?;
         let count = complete.places.len();
         let width = features.first().map_or(0, Vec::len);
         let all = DMatrix::from_fn(features.len(), width, |i, j| features[i].get(j).copied().unwrap_or(0.0));
@@ -106,7 +114,8 @@ impl Panel {
             rows,
             open: BTreeMap::new(),
             complete: marks(&complete.places, latencies.len()),
-            level: complete.means.mean(),
+            scale,
+            level: complete.level(scale),
             noise,
             covariance,
         })
@@ -149,7 +158,7 @@ impl Panel {
         let common = (SCALE_SD / count).powi(2) - spread / count;
         let last = self.references();
         let covariance = DMatrix::from_fn(last + 1, last + 1, |i, j| match (i == last, j == last) {
-            (true, true) => LEVEL_SD * LEVEL_SD,
+            (true, true) => self.scale.level_sd().powi(2),
             (false, false) => common + if i == j { spread } else { 0.0 },
             _ => 0.0,
         });
@@ -158,7 +167,7 @@ impl Panel {
 }
 
 impl Complete {
-    fn of(latencies: &[Vec<Option<f64>>]) -> Result<Self, LatencyError> {
+    fn of(latencies: &[Vec<Option<f64>>], scale: Scale) -> Result<Self, LatencyError> {
         let bad = latencies.iter().flatten().flatten().find(|ns| !(ns.is_finite() && **ns > 0.0));
         if let Some(&latency) = bad {
             return Err(LatencyError::BadLatency { latency });
@@ -169,9 +178,33 @@ impl Complete {
         if references == 0 || places.len() < 2 {
             return Err(LatencyError::NoReferences { models: places.len(), references });
         }
-        let log = |i: usize, r: usize| latencies[places[i]][r].map_or(0.0, f64::ln);
-        let (rows, means) = centre(DMatrix::from_fn(places.len(), references, log));
+        let of = |i: usize, r: usize| latencies[places[i]][r].unwrap_or(1.0);
+        let mut rows = DMatrix::from_fn(places.len(), references, of);
+        if scale == Scale::Log {
+            rows.apply(|latency| *latency = latency.ln());
+        }
+        let means = rows.row_mean().transpose();
+        for (mut column, &mean) in rows.column_iter_mut().zip(&means) {
+            match scale {
+                Scale::Log => column.add_scalar_mut(-mean),
+                Scale::Linear => column.apply(|latency| *latency = *latency / mean - 1.0),
+            }
+        }
         Ok(Self { places, means, rows })
+    }
+
+    fn level(&self, scale: Scale) -> f64 {
+        match scale {
+            Scale::Log => self.means.mean(),
+            Scale::Linear => 1.0,
+        }
+    }
+}
+
+fn centred_on(scale: Scale, latency: f64, mean: f64) -> f64 {
+    match scale {
+        Scale::Log => latency.ln() - mean,
+        Scale::Linear => latency / mean - 1.0,
     }
 }
 

@@ -19,11 +19,14 @@ use serde::Serialize;
 
 use super::baseline::{self, op_counts};
 use super::rank::{spearman, tie_ceiling};
-use super::{Panel, Sample};
+use super::{Panel, Sample, Scale};
 use crate::latency::LatencyError;
 
 /// Random sets of nets that the chosen set is held against.
-const RANDOM_SETS: u64 = 10;
+const RANDOM_SETS: usize = 10;
+
+/// Nets of one space differ by what they are sums of.
+const SCALE: Scale = Scale::Linear;
 
 /// Two-sided 95% of a normal distribution, in standard errors.
 const Z95: f64 = 1.96;
@@ -39,80 +42,73 @@ pub struct Table {
     pub ms: Vec<Vec<Option<f64>>>,
 }
 
+/// What a device's nets were predicted from, and how well: Spearman's correlations over the nets that
+/// were not measured on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Scores {
+    /// The method: from the nets' features where they have some, else as `latencies`.
+    pub spearman: f64,
+    /// The method where all settings of the same device are left out of the references; none where no
+    /// reference is left.
+    pub strict: Option<f64>,
+    /// The method from the reference latencies of the nets themselves, without features.
+    pub latencies: f64,
+    /// The same where all settings of the same device are left out.
+    pub latencies_strict: Option<f64>,
+    /// The method with nets drawn at random instead of chosen: mean over 10 sets.
+    pub random: f64,
+    /// Baseline: the one reference whose order of the chosen nets is nearest.
+    pub single: f64,
+    /// Baseline: linear regression of the latency on counts of operators, from the chosen nets.
+    pub op_counts: Option<f64>,
+    /// The same from the random sets.
+    pub op_counts_random: Option<f64>,
+    /// Ceiling of regressions on references and features: half of all nets measured, the rest predicted.
+    pub half_measured: f64,
+    /// Ceiling from ties: what a perfect prediction without ties reaches.
+    pub ties: f64,
+    /// Share of the nets whose latency lies within 1.96 standard errors of the method's prediction.
+    pub within_95: f64,
+    /// Median absolute error of the method over the latency.
+    pub median_error: f64,
+}
+
 /// How well one device is predicted from the others.
 #[derive(Debug, Clone, Serialize)]
 pub struct DeviceResult {
     /// The device setting.
     pub device: String,
-    /// Spearman's correlation over all nets not measured, all other settings being references.
-    pub spearman: f64,
-    /// Share of those nets whose latency lies within 1.96 standard errors of its prediction.
-    pub within_95: f64,
-    /// Median absolute error over the latency.
-    pub median_error: f64,
-    /// The correlation where all settings of the same device are left out; none where nothing is left.
-    pub strict: Option<f64>,
-    /// The correlation from features alone: predicted nets were measured on no device.
-    pub features: Option<f64>,
-    /// The same with nets drawn at random instead of chosen: mean over 10 sets.
-    pub random: f64,
-    /// Baseline: the one reference whose order of the chosen nets is nearest.
-    pub single: f64,
-    /// Baseline: linear regression of the latency on counts of operators.
-    pub op_counts: Option<f64>,
-    /// Ceiling of a regression on the references: half of all nets measured, tested on the rest.
-    pub half_measured: f64,
-    /// Ceiling from ties: what a perfect prediction without ties reaches.
-    pub ties: f64,
+    /// Figures.
+    #[serde(flatten)]
+    pub scores: Scores,
     /// The nets measured.
     pub measured: Vec<String>,
 }
 
-/// Means over devices.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Means {
-    /// Of [`DeviceResult::spearman`].
-    pub spearman: f64,
-    /// Of [`DeviceResult::within_95`].
-    pub within_95: f64,
-    /// Of [`DeviceResult::median_error`].
-    pub median_error: f64,
-    /// Of [`DeviceResult::strict`]; none where a device has none.
-    pub strict: Option<f64>,
-    /// Of [`DeviceResult::features`].
-    pub features: Option<f64>,
-    /// Of [`DeviceResult::random`].
-    pub random: f64,
-    /// Of [`DeviceResult::single`].
-    pub single: f64,
-    /// Of [`DeviceResult::op_counts`].
-    pub op_counts: Option<f64>,
-    /// Of [`DeviceResult::half_measured`].
-    pub half_measured: f64,
-    /// Of [`DeviceResult::ties`].
-    pub ties: f64,
-}
-
-impl Means {
-    /// Means of some results.
+impl Scores {
+    /// Means over devices; optional figures only where all have them.
     #[must_use]
-    pub fn of(results: &[DeviceResult]) -> Self {
-        let mean = |of: fn(&DeviceResult) -> f64| results.iter().map(of).sum::<f64>() / results.len() as f64;
-        let option = |of: fn(&DeviceResult) -> Option<f64>| {
-            let sum: Option<f64> = results.iter().map(of).sum();
-            sum.map(|sum| sum / results.len() as f64)
+    pub fn mean(results: &[DeviceResult]) -> Self {
+        let count = results.len().max(1) as f64;
+        let mean =
+            |of: fn(&Self) -> f64| results.iter().map(|result| of(&result.scores)).sum::<f64>() / count;
+        let option = |of: fn(&Self) -> Option<f64>| {
+            let sum: Option<f64> = results.iter().map(|result| of(&result.scores)).sum();
+            sum.map(|sum| sum / count)
         };
         Self {
             spearman: mean(|of| of.spearman),
-            within_95: mean(|of| of.within_95),
-            median_error: mean(|of| of.median_error),
             strict: option(|of| of.strict),
-            features: option(|of| of.features),
+            latencies: mean(|of| of.latencies),
+            latencies_strict: option(|of| of.latencies_strict),
             random: mean(|of| of.random),
             single: mean(|of| of.single),
             op_counts: option(|of| of.op_counts),
+            op_counts_random: option(|of| of.op_counts_random),
             half_measured: mean(|of| of.half_measured),
             ties: mean(|of| of.ties),
+            within_95: mean(|of| of.within_95),
+            median_error: mean(|of| of.median_error),
         }
     }
 }
@@ -200,40 +196,57 @@ impl Table {
         let known = (0..self.nets.len()).filter(|&net| self.ms[net][target].is_some()).collect();
         let trial = Trial { table: self, target, known, samples };
         let others: Vec<usize> = (0..self.devices.len()).filter(|&device| device != target).collect();
-        let stranger = |device: &usize| board(&self.devices[*device]) != board(&self.devices[target]);
-        let strangers: Vec<usize> = others.iter().copied().filter(stranger).collect();
-        let panel = Panel::measured(&self.columns(&others))?;
-        let chosen = panel.choose(samples, |net| self.ms[net][target].is_some());
+        let is_stranger = |device: &usize| board(&self.devices[*device]) != board(&self.devices[target]);
+        let strangers: Vec<usize> = others.iter().copied().filter(is_stranger).collect();
+        let by_latencies = Panel::measured(&self.columns(&others), SCALE)?;
+        let panel = self.panel(&others, features)?;
+        let chosen = trial.choose(&panel);
         let score = trial.score(&panel, &chosen)?;
-        let strict = (!strangers.is_empty()).then(|| {
-            let panel = Panel::measured(&self.columns(&strangers))?;
-            trial.chosen(&panel)
-        });
-        let by_features =
-            features.map(|features| trial.chosen(&Panel::described(&self.columns(&others), features)?));
+        let strict = |features| {
+            let panel = (!strangers.is_empty()).then(|| self.panel(&strangers, features)).transpose()?;
+            panel.map(|panel| trial.spearman(&panel)).transpose()
+        };
+        let measured = trial.latencies(&chosen);
+        let counted = |nets: &[usize]| {
+            op_counts(&self.nets, &trial.latencies(nets)).map(|predicted| trial.order(nets, &predicted))
+        };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let random = (0..RANDOM_SETS).map(|_| {
-            let places = index::sample(&mut rng, trial.known.len(), samples.min(trial.known.len()));
-            let nets: Vec<usize> = places.into_iter().map(|place| trial.known[place]).collect();
-            Ok(trial.score(&panel, &nets)?.spearman)
-        });
-        let random: f64 = random.sum::<Result<f64, LatencyError>>()?;
-        let half = index::sample(&mut rng, trial.known.len(), trial.known.len() / 2);
-        let half: Vec<usize> = half.into_iter().map(|place| trial.known[place]).collect();
-        Ok(DeviceResult {
-            device: self.devices[target].clone(),
+        let mut draw = |count: usize| -> Vec<usize> {
+            let places = index::sample(&mut rng, trial.known.len(), count.min(trial.known.len()));
+            places.into_iter().map(|place| trial.known[place]).collect()
+        };
+        let sets: Vec<Vec<usize>> = (0..RANDOM_SETS).map(|_| draw(samples)).collect();
+        let half = draw(trial.known.len() / 2);
+        let mut random = 0.0;
+        for nets in &sets {
+            random += trial.score(&panel, nets)?.spearman / sets.len() as f64;
+        }
+        let counted_random: Option<f64> = sets.iter().map(|nets| counted(nets)).sum();
+        let bound = baseline::regression(&by_latencies, features, &trial.latencies(&half));
+        let scores = Scores {
             spearman: score.spearman,
+            strict: strict(features)?,
+            latencies: trial.spearman(&by_latencies)?,
+            latencies_strict: strict(None)?,
+            random,
+            single: trial.order(&chosen, &baseline::single(&self.columns(&others), &measured)),
+            op_counts: counted(&chosen),
+            op_counts_random: counted_random.map(|sum| sum / sets.len() as f64),
+            half_measured: trial.order(&half, &bound),
+            ties: tie_ceiling(&trial.truth(&trial.known)).unwrap_or(0.0),
             within_95: score.within_95,
             median_error: score.median_error,
-            strict: strict.transpose()?,
-            features: by_features.transpose()?,
-            random: random / RANDOM_SETS as f64,
-            single: trial.of(&chosen, &baseline::single(&self.columns(&others), &trial.latencies(&chosen))),
-            op_counts: op_counts(&self.nets, &trial.latencies(&chosen)).map(|all| trial.of(&chosen, &all)),
-            half_measured: trial.of(&half, &baseline::regression(&panel, &trial.latencies(&half))),
-            ties: tie_ceiling(&trial.truth(&trial.known)).unwrap_or(0.0),
-            measured: chosen.iter().map(|&net| self.nets[net].clone()).collect(),
-        })
+        };
+        let measured = chosen.iter().map(|&net| self.nets[net].clone()).collect();
+        Ok(DeviceResult { device: self.devices[target].clone(), scores, measured })
+    }
+
+    fn panel(&self, references: &[usize], features: Option<&[Vec<f64>]>) -> Result<Panel, LatencyError> {
+        let latencies = self.columns(references);
+        match features {
+            Some(features) => Panel::described(&latencies, features, SCALE),
+            None => Panel::measured(&latencies, SCALE),
+        }
     }
 
     /// The table of some devices.
@@ -288,16 +301,20 @@ impl Trial<'_> {
     }
 
     /// Correlation of a prediction of all nets over those not measured; 0 where it has no order.
-    fn of(&self, measured: &[usize], predicted: &[f64]) -> f64 {
+    fn order(&self, measured: &[usize], predicted: &[f64]) -> f64 {
         let rest = self.rest(measured);
         let predicted: Vec<f64> = rest.iter().map(|&net| predicted[net]).collect();
         spearman(&predicted, &self.truth(&rest)).unwrap_or(0.0)
     }
 
-    /// Correlation with nets that the panel chooses.
-    fn chosen(&self, panel: &Panel) -> Result<f64, LatencyError> {
-        let chosen = panel.choose(self.samples, |net| self.table.ms[net][self.target].is_some());
-        Ok(self.score(panel, &chosen)?.spearman)
+    /// The nets that the panel asks for.
+    fn choose(&self, panel: &Panel) -> Vec<usize> {
+        panel.choose(self.samples, |net| self.table.ms[net][self.target].is_some())
+    }
+
+    /// Correlation with the nets that the panel asks for.
+    fn spearman(&self, panel: &Panel) -> Result<f64, LatencyError> {
+        Ok(self.score(panel, &self.choose(panel))?.spearman)
     }
 
     fn score(&self, panel: &Panel, measured: &[usize]) -> Result<Score, LatencyError> {
@@ -305,18 +322,15 @@ impl Trial<'_> {
         let samples: Vec<Sample> = self.latencies(measured).into_iter().map(sample).collect();
         let adapted = panel.adapt(&samples)?;
         let rest = self.rest(measured);
-        let predicted: Vec<_> = rest.iter().map(|&net| adapted.predict(net)).collect();
+        let predicted: Vec<f64> = rest.iter().map(|&net| adapted.predict(net).latency).collect();
         let truth = self.truth(&rest);
-        let pairs = || predicted.iter().zip(&truth);
-        // Errors are relative ones, so that latencies are compared on the logarithm's scale.
-        let is_within =
-            |of: &super::Prediction, ms: f64| (ms / of.latency).ln().abs() < Z95 * of.se / of.latency;
-        let within = pairs().filter(|(of, ms)| is_within(of, **ms)).count();
-        let mut errors: Vec<f64> = pairs().map(|(of, ms)| (of.latency / ms - 1.0).abs()).collect();
+        let is_within = |(net, ms): &(&usize, &f64)| adapted.surprise(**net, **ms).abs() < Z95;
+        let within = rest.iter().zip(&truth).filter(is_within).count();
+        let mut errors: Vec<f64> =
+            predicted.iter().zip(&truth).map(|(predicted, ms)| (predicted / ms - 1.0).abs()).collect();
         errors.sort_by(f64::total_cmp);
-        let latencies: Vec<f64> = predicted.iter().map(|of| of.latency).collect();
         Ok(Score {
-            spearman: spearman(&latencies, &truth).unwrap_or(0.0),
+            spearman: spearman(&predicted, &truth).unwrap_or(0.0),
             within_95: within as f64 / rest.len().max(1) as f64,
             median_error: errors.get(errors.len() / 2).copied().unwrap_or(0.0),
         })
