@@ -13,6 +13,9 @@ mod doctor;
 mod export_data;
 mod images;
 mod interrupt;
+mod latency;
+mod latency_adapt;
+mod latency_table;
 mod nets;
 mod output;
 mod profile;
@@ -67,6 +70,9 @@ enum Command {
     /// The hardware-aware space: build, show, and how sure it is
     #[command(subcommand)]
     Space(space::Command),
+    /// What models say of latencies: a new board from few measurements
+    #[command(subcommand)]
+    Latency(latency::Command),
     /// Search a net for a device under a latency budget
     #[cfg(feature = "torch")]
     Search(search::SearchArgs),
@@ -130,6 +136,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(global, &args),
         Command::Profile(args) => profile::run(global, &args),
         Command::Space(command) => space::run(global, command),
+        Command::Latency(command) => latency::run(global, command),
         #[cfg(feature = "torch")]
         Command::Search(args) => search::run(global, &args),
         #[cfg(feature = "torch")]

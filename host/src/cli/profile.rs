@@ -134,6 +134,7 @@ fn is_open(store: &Store, device: DeviceId, args: &ProfileArgs, settings: Settin
     let TaskArg { task, batch } = &args.task;
     let samples = store.samples(&query(device, task, *batch)).unwrap_or_default();
     let space = HardwareSpace::build(&task.family, &samples, settings);
+    // What is not confirmed is asked for with the first heat.
     space.is_ok_and(|space| {
         let heat = space.unsettled(racing.doubt, racing.margin).len() as u64 * u64::from(racing.heat);
         heat > 0 && heat <= racing.budget
@@ -192,10 +193,12 @@ fn page(report: &Report) -> String {
     if let Some(WarmUp { rounds, settled: false }) = report.warm_up {
         lines.push_str(&format!("warm-up: still speeding up after {rounds} rounds\n"));
     }
-    if let Some(Outcome { heats, samples, open, .. }) = report.race {
-        lines.push_str(&format!(
-            "race: {samples} runs more in {heats} heats; {open} choices are left as ties\n"
-        ));
+    if let Some(Outcome { heats, samples, open, unconfirmed, .. }) = report.race {
+        lines.push_str(&format!("race: {samples} runs more in {heats} heats; {open} choices are not sure"));
+        if unconfirmed > 0 {
+            lines.push_str(&format!(", {unconfirmed} layers were never seen undisturbed for long"));
+        }
+        lines.push('\n');
     }
     match &report.verdict {
         Some(verdict) => lines.push_str(&format!("verdict: {verdict}\n")),

@@ -35,32 +35,6 @@ pub fn agreement(pairs: &[(f64, f64)]) -> Option<Agreement> {
     })
 }
 
-/// Spearman's rank correlation of pairs, ties at their mean rank. None for fewer than two pairs, or where
-/// one list is all ties.
-#[must_use]
-pub fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
-    let ranks = |of: fn(&(f64, f64)) -> f64| ranks(&pairs.iter().map(of).collect::<Vec<_>>());
-    let (left, right) = (ranks(|pair| pair.0), ranks(|pair| pair.1));
-    let mean = (pairs.len() as f64 + 1.0) / 2.0;
-    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
-    let spread = (product(&left, &left) * product(&right, &right)).sqrt();
-    (spread > 0.0).then(|| product(&left, &right) / spread)
-}
-
-/// Ranks from 1; equal values share the mean of theirs.
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..values.len()).collect();
-    order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
-    let mut ranks = vec![0.0; values.len()];
-    for group in order.chunk_by(|&a, &b| values[a] == values[b]) {
-        let before = ranks.iter().filter(|rank| **rank > 0.0).count() as f64;
-        for &at in group {
-            ranks[at] = before + (group.len() as f64 + 1.0) / 2.0;
-        }
-    }
-    ranks
-}
-
 /// Kendall's tau-b (1945): pairs in the same order less pairs in opposite order, ties discounted.
 fn kendall_tau(pairs: &[(f64, f64)]) -> Option<f64> {
     let (mut score, mut untied_left, mut untied_right) = (0.0, 0.0, 0.0);
@@ -80,17 +54,6 @@ fn kendall_tau(pairs: &[(f64, f64)]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn spearman_knows_order_and_ties() {
-        let with =
-            |right: [f64; 4]| spearman(&[1.0, 2.0, 3.0, 4.0].into_iter().zip(right).collect::<Vec<_>>());
-        assert_eq!(with([10.0, 20.0, 30.0, 400.0]), Some(1.0));
-        assert_eq!(with([4.0, 3.0, 2.0, 1.0]), Some(-1.0));
-        // By hand: ranks 1, 2.5, 2.5, 4 against 1..4.
-        assert!((with([1.0, 2.0, 2.0, 3.0]).unwrap() - 4.5 / (4.5f64 * 5.0).sqrt()).abs() < 1e-12);
-        assert_eq!(with([1.0; 4]), None);
-    }
 
     #[test]
     fn errors_and_order_are_told_apart() {

@@ -9,6 +9,9 @@
 //! se^2 = V/(V-1) * mean over [`REPLICATES`] replicates of (replicate - estimate)^2  +  resolution^2 / 12
 //! ```
 //!
+//! Errors are compared as if they were normal, but one made of V blocks has only V - 1 degrees of freedom:
+//! it is stated wider by [`student`], Student's factor.
+//!
 //! Around the estimate, not around the replicates' mean: a low quantile of few visits errs upwards, its
 //! replicates do so likewise, and the stated error is to cover that too.
 //!
@@ -113,7 +116,8 @@ pub fn estimate(
     };
     Ok(Estimate {
         value_ns,
-        se_ns: blocks.standard_error(statistic).hypot(f64::from(clock_resolution_ns) / 12f64.sqrt()),
+        se_ns: (blocks.standard_error(statistic) * student(blocks.sizes.len().saturating_sub(1)))
+            .hypot(f64::from(clock_resolution_ns) / 12f64.sqrt()),
         median_ns,
         iqr_ns,
         samples: blocks.sorted.len(),
@@ -121,6 +125,21 @@ pub fn estimate(
         outliers: beyond(FENCE),
         far_outliers: beyond(FAR_FENCE),
     })
+}
+
+/// How much wider than a normal distribution's Student's t is, at the 95% that two standard errors stand
+/// for: t_.975 / z_.975, by the expansion 26.7.5 of Abramowitz & Stegun (1964). 1 for no degree of
+/// freedom, where nothing is known anyway.
+#[must_use]
+pub fn student(freedom: usize) -> f64 {
+    if freedom == 0 {
+        return 1.0;
+    }
+    let (z, n) = (1.96f64, freedom as f64);
+    let first = (z.powi(3) + z) / 4.0;
+    let second = 3.0f64.mul_add(z, 5.0f64.mul_add(z.powi(5), 16.0 * z.powi(3))) / 96.0;
+    let third = (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0;
+    (z + first / n + second / n.powi(2) + third / n.powi(3)) / z
 }
 
 /// A model's samples, ready to be resampled by visit.
@@ -282,6 +301,16 @@ mod tests {
         };
         let ratio = se(20) / se(320);
         assert!((2.5..6.5).contains(&ratio), "16 times the visits, a quarter of the error: {ratio}");
+    }
+
+    #[test]
+    fn few_visits_state_wider_errors() {
+        // Tables: t_.975 is 4.303, 2.776, 2.262 and 2.045 for 2, 4, 9 and 29 degrees of freedom.
+        for (freedom, t) in [(2, 4.303), (4, 2.776), (9, 2.262), (29, 2.045)] {
+            let error = student(freedom) * 1.96 / t - 1.0;
+            assert!(error.abs() < 0.04, "{freedom}: {error}");
+        }
+        assert!((student(100_000) - 1.0).abs() < 1e-4);
     }
 
     #[test]

@@ -7,14 +7,17 @@
 //! - [`fit`]: f(x) = k x^alpha + b (paper, Eq. 1), by least squares;
 //! - [`layers`]: one such curve per layer type, and the latency of a whole net as their sum (Eq. 8);
 //! - [`pairwise`]: L(c_in, c_out) per layer kind, by interpolation between measured pairs;
-//! - [`agreement`]: how well predictions meet measurements.
+//! - [`agreement`], [`rank`]: how well predictions meet measurements;
+//! - [`transfer`]: a new device's latencies from a few measurements and other devices' profiles.
 
 pub mod agreement;
 pub mod estimate;
 pub mod fit;
 pub mod layers;
 pub mod pairwise;
+pub mod rank;
 pub mod reason;
+pub mod transfer;
 pub mod trend;
 pub mod verdict;
 
@@ -65,6 +68,30 @@ pub enum LatencyError {
     /// A net holds a layer of a kind without a table.
     #[error("no layer of kind {0} was measured: profile the task's pairs on this device")]
     UnmeasuredKind(LayerKind),
+    /// Too little that all reference devices have measured.
+    #[error(
+        "{references} reference device(s) have {models} model(s) in common and 2 are needed: profile the same task and batch on each"
+    )]
+    NoReferences {
+        /// Models that all have measured.
+        models: usize,
+        /// Reference devices.
+        references: usize,
+    },
+    /// A latency that is no positive number, or whose error is none.
+    #[error("a latency of {latency} cannot be used: it must be positive, and its error not negative")]
+    BadLatency {
+        /// The latency, in its table's unit.
+        latency: f64,
+    },
+    /// A table of latencies that cannot be read.
+    #[error("{path}: {why}")]
+    Table {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// A net that is no member of its family.
     #[error(transparent)]
     Spec(#[from] SpecError),

@@ -1,13 +1,21 @@
 //! Measures again only what decides a choice, until it is decided or the budget is used up.
 //!
 //! In: a [`Source`] that holds the base profile and can measure single layers again. Out: the space from
-//! all samples, and how the race ended. In each heat the open groups' choices and their rivals are
+//! all samples, and how the race ended.
+//!
+//! First, layers that are not confirmed are measured again: noise only ever makes a run slower, so a
+//! layer whose fastest visits do not agree may never have been seen undisturbed, and no spread of its
+//! runs would tell. Confirmed is a layer with [`CONFIRMING`] visits whose fastest runs lie within
+//! `margin` of its fastest of all.
+//!
+//! Then, in each heat, the open groups' choices and all tied with them are
 //! measured `heat` times more (successive elimination, Even-Dar et al. 2006, with the bootstrap in place
-//! of a confidence radius). A rival drops out when replicates stop picking it; a group closes when a
+//! of a confidence radius). A rival drops out when its errors part it from the choice; a group closes when a
 //! rerun repeats its choice with a probability of 1 - [`Racing::doubt`], or when all rivals left lie on
 //! one stair: known to differ by less than [`Racing::margin`]. What is open when the budget ends stays a
 //! tie, with its members.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use hanas_models::layer::Layer;
@@ -16,7 +24,10 @@ use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
 use super::htas::{HardwareSpace, Settings};
-use crate::store::ModelSamples;
+use crate::store::{ModelSamples, ModelSpec, Visit};
+
+/// Visits that have to agree on a layer's fastest run.
+pub const CONFIRMING: usize = 3;
 
 /// How a race is run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -46,6 +57,8 @@ pub struct Outcome {
     pub samples: u64,
     /// Choices with a rival that more measuring might part from them.
     pub open: usize,
+    /// Layers that were not confirmed.
+    pub unconfirmed: usize,
     /// It was stopped from outside.
     pub stopped: bool,
 }
@@ -78,19 +91,41 @@ pub fn race<S: Source>(
     racing: &Racing,
     source: &mut S,
 ) -> Result<(HardwareSpace, Outcome), S::Error> {
-    let mut outcome = Outcome { heats: 0, samples: 0, open: 0, stopped: false };
+    let mut outcome = Outcome { heats: 0, samples: 0, open: 0, unconfirmed: 0, stopped: false };
     loop {
-        let space = HardwareSpace::build(family, &source.samples()?, settings)?;
-        let open = space.unsettled(racing.doubt, racing.margin);
+        let samples = source.samples()?;
+        let space = HardwareSpace::build(family, &samples, settings)?;
+        let mut wanted = unconfirmed(family, settings, &samples, racing.margin);
+        outcome.unconfirmed = wanted.len();
         outcome.open = space.open(racing.doubt, racing.margin);
-        let cost = open.len() as u64 * u64::from(racing.heat);
-        if open.is_empty() || outcome.stopped || outcome.samples + cost > racing.budget {
+        if wanted.is_empty() {
+            wanted = space.unsettled(racing.doubt, racing.margin);
+        }
+        let cost = wanted.len() as u64 * u64::from(racing.heat);
+        if wanted.is_empty() || outcome.stopped || outcome.samples + cost > racing.budget {
             return Ok((space, outcome));
         }
-        outcome.stopped = source.more(&open, racing.heat)?.is_break();
+        outcome.stopped = source.more(&wanted, racing.heat)?.is_break();
         outcome.heats += 1;
         outcome.samples += cost;
     }
+}
+
+/// The space's layers of which fewer than [`CONFIRMING`] visits agree on the fastest run.
+fn unconfirmed(family: &Family, settings: Settings, samples: &[ModelSamples], margin: f64) -> Vec<Layer> {
+    let space: BTreeSet<Layer> =
+        settings.cin.layers(family, settings.expand).into_iter().flatten().flatten().collect();
+    let fastest = |visit: &Visit| visit.samples.iter().map(|run| run.0).min();
+    let layer = |model: &ModelSamples| match model.spec {
+        ModelSpec::Layer { layer } if space.contains(&layer) => Some(layer),
+        _ => None,
+    };
+    let open = |model: &&ModelSamples| {
+        let best: Vec<u64> = model.visits.iter().filter_map(fastest).collect();
+        let floor = best.iter().copied().min().unwrap_or(0) as f64;
+        best.iter().filter(|&&ns| ns as f64 <= (1.0 + margin) * floor).count() < CONFIRMING
+    };
+    samples.iter().filter(open).filter_map(layer).collect()
 }
 
 #[cfg(test)]
@@ -102,7 +137,7 @@ mod tests {
     use crate::latency::synthetic::{Noise, rng, scaled_visits};
     use crate::profile::candidates::space_layers;
     use crate::space::select::Rules;
-    use crate::store::{ModelId, ModelSpec};
+    use crate::store::ModelId;
 
     /// Runs a visit.
     const RUNS: usize = 4;
@@ -193,12 +228,28 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_that_was_never_seen_undisturbed_is_measured_again() {
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        let mut device = Planted::new(&family, 3, 8);
+        let disturbed = device.models[40].visits.clone();
+        for (i, visit) in device.models[40].visits.iter_mut().enumerate() {
+            visit.samples.iter_mut().for_each(|run| run.0 += run.0 * (3 + i as u64) / 10);
+        }
+        let open = super::unconfirmed(&family, settings(), &device.models, 0.02);
+        assert_eq!(open, [space_layers(&family, 2).concat()[40]]);
+        device.models[40].visits = disturbed;
+        assert!(super::unconfirmed(&family, settings(), &device.models, 0.02).is_empty());
+    }
+
+    #[test]
     fn a_budget_is_kept_and_what_is_open_is_told() {
         let family = Family::cifar_resnet(20, 10).unwrap();
         let mut device = Planted::new(&family, 2, 5);
         let racing = Racing { budget: 1_000, ..Racing::default() };
         let (space, outcome) = race(&family, settings(), &racing, &mut device).unwrap();
         assert!(outcome.samples <= 1_000 && outcome.open > 0, "{outcome:?}");
+        let unconfirmed = super::unconfirmed(&family, settings(), &device.models, racing.margin);
+        assert_eq!(unconfirmed.len(), outcome.unconfirmed);
         let tied = space.stages.iter().flat_map(|stage| &stage.selection.choices);
         assert!(tied.filter(|choice| !choice.tied.is_empty()).count() >= outcome.open);
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::htas::HardwareSpace;
-use crate::latency::agreement::spearman;
+use crate::latency::rank::spearman;
 
 /// A choice that a rerun did not repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,8 +120,9 @@ fn rank_correlation(first: &HardwareSpace, second: &HardwareSpace) -> f64 {
     };
     let (first, second) = (curve(first), curve(second));
     let both = first.iter().filter_map(|(key, ns)| second.get(key).map(|other| (*ns, *other)));
+    let (first, second): (Vec<f64>, Vec<f64>) = both.unzip();
     // Flat curves have no order to disagree about.
-    spearman(&both.collect::<Vec<_>>()).unwrap_or(1.0)
+    spearman(&first, &second).unwrap_or(1.0)
 }
 
 #[cfg(test)]

@@ -176,9 +176,12 @@ pub struct Selection {
 
 impl Selection {
     /// Points that would settle the open cells if they were known better: each choice that a rerun
-    /// changes with a probability above `doubt`, and what it would pick instead; but for those that are
+    /// changes with a probability above `doubt`, and all that are tied with it; but for those that are
     /// known to differ from the choice by less than `margin` of its latency, with two combined errors
     /// counted. Such lie on one stair, and no measuring parts them.
+    ///
+    /// All that are tied, not only those that replicates pick: a low quantile falls as runs are added,
+    /// so rivals that are measured more often than the others would win for that.
     #[must_use]
     pub fn unsettled(&self, doubt: f64, margin: f64) -> Vec<Vec<u32>> {
         let with_choice = |(choice, rivals): (&Choice, Vec<Vec<u32>>)| {
@@ -198,10 +201,7 @@ impl Selection {
             })
         };
         let rivals = |choice: &Choice| -> Vec<Vec<u32>> {
-            // One replicate in ten of the doubt is chance.
-            let likely = choice.rivals.iter().filter(|rival| rival.probability > doubt / 10.0);
-            let points = likely.map(|rival| rival.point.clone());
-            points.filter(|point| apart(choice, point)).collect()
+            choice.tied.iter().filter(|point| apart(choice, point)).cloned().collect()
         };
         let unsure =
             self.choices.iter().filter(|choice| choice.rerun_same.is_some_and(|same| same < 1.0 - doubt));

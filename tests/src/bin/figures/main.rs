@@ -3,6 +3,7 @@
 //! No figure fails the run: this is measuring, not testing.
 
 mod stability;
+mod transfer;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -50,6 +51,7 @@ const GROUPS: &[(&str, Measure)] = &[
     ("supernet", || Ok(vec![supernet()?])),
     ("reruns", stability::reruns),
     ("racing", stability::racing),
+    ("transfer", transfer::figures),
 ];
 
 /// Without arguments all groups; else those named, which renews their figures in the file.

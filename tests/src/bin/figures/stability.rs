@@ -158,9 +158,9 @@ const RECORDED: u32 = 480;
 /// Profiles simulated for each plan.
 const REPLICATES: u64 = 10;
 /// Timed runs of every layer before the race.
-const BASE: u32 = 12;
+const BASE: u32 = 20;
 /// Plans that racing is compared with.
-const FIXED: [u32; 10] = [12, 16, 20, 24, 32, 48, 64, 96, 160, 320];
+const FIXED: [u32; 9] = [20, 24, 32, 48, 64, 96, 128, 192, 320];
 
 /// Samples of base and race together over samples of the smallest fixed plan whose reruns agree as well.
 pub(crate) fn racing() -> Result<Vec<Figure>> {
