@@ -97,7 +97,16 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Fails only where it is dead already.
+        // Asked first: killed, it leaves its scratch folder behind. Fails only where it is dead already.
+        if let Some(id) = rustix::process::Pid::from_raw(self.child.id() as i32) {
+            rustix::process::kill_process(id, rustix::process::Signal::TERM).ok();
+        }
+        for _ in 0..100 {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         self.child.kill().ok();
         self.child.wait().ok();
     }

@@ -104,9 +104,10 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Kind::Child { socket, child } = &mut self.kind {
-            // An agent ends with its standard input; one that does not is ended.
+            // An agent ends with its standard input; one that does not is ended. On a busy machine it
+            // takes its time, and killed it would leave its scratch folder behind.
             let _ = socket.shutdown(std::net::Shutdown::Both);
-            for _ in 0..50 {
+            for _ in 0..300 {
                 if !matches!(child.try_wait(), Ok(None)) {
                     return;
                 }
