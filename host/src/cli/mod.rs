@@ -13,9 +13,12 @@ mod doctor;
 mod export_data;
 mod images;
 mod interrupt;
+mod latency;
+mod latency_eval;
 mod nets;
 mod output;
 mod profile;
+mod profile_pairs;
 mod progress;
 mod report;
 mod runs;
@@ -63,6 +66,9 @@ enum Command {
     /// The hardware-aware space: build, show, and how sure it is
     #[command(subcommand)]
     Space(space::Command),
+    /// Latency models: fit, hold against measured nets, predict
+    #[command(subcommand)]
+    Latency(latency::Command),
     /// Search a net for a device under a latency budget
     #[cfg(feature = "torch")]
     Search(search::SearchArgs),
@@ -124,6 +130,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(global, &args),
         Command::Profile(args) => profile::run(global, &args),
         Command::Space(command) => space::run(global, command),
+        Command::Latency(command) => latency::run(global, command),
         #[cfg(feature = "torch")]
         Command::Search(args) => search::run(global, &args),
         #[cfg(feature = "torch")]
