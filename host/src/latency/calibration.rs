@@ -3,7 +3,7 @@
 //! What no layer has (residual sums, caches that another layer left cold) and what every layer has and
 //! the net once (the call of the runtime) is told by nets that were measured whole: one ratio, the median
 //! of measured over summed. A constant per net, per layer or per residual value beside it was tried and
-//! did not lower the error on other nets.
+//! hardly changed the error on other nets.
 
 use hanas_models::layer::{Layer, LayerType, layers};
 use hanas_models::resnet::ConvNet;
