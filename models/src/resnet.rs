@@ -88,6 +88,29 @@ impl Family {
         ConvNet { family: self.clone(), stem: self.stem, stages }
     }
 
+    /// The member that [`ConvNet::summary`] describes.
+    ///
+    /// # Errors
+    /// [`SpecError::Family`] where the line describes none.
+    pub fn parse(&self, summary: &str) -> Result<ConvNet, SpecError> {
+        let wrong = || {
+            let like = self.base().summary();
+            SpecError::Family(format!("'{summary}' describes no {}; write it like '{like}'", self.name))
+        };
+        let width = |text: &str| text.trim().parse::<u32>().map_err(|_| wrong());
+        let block = |text: &str| {
+            let (a, b) = text.split_once('-').ok_or_else(wrong)?;
+            Ok(BlockWidths { a: width(a)?, b: width(b)? })
+        };
+        let mut parts = summary.split('|');
+        let stem = width(parts.next().unwrap_or_default())?;
+        let stage = |part: &str| part.split_whitespace().map(block).collect();
+        let stages: Result<_, SpecError> = parts.map(stage).collect();
+        let net = ConvNet { family: self.clone(), stem, stages: stages? };
+        net.check()?;
+        Ok(net)
+    }
+
     /// Side of every stage's output map, in pixels.
     #[must_use]
     pub fn stage_sides(&self) -> Vec<u32> {
@@ -288,6 +311,18 @@ mod tests {
         assert_eq!(choices(32), [1, 3, 5]);
         assert_eq!(choices(56), [1, 3, 5, 7, 9]);
         assert_eq!(choices(110), [1, 3, 5, 7, 9, 11, 13, 15, 17, 18]);
+    }
+
+    #[test]
+    fn a_summary_is_read_back() {
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        let mut net = family.base();
+        net.stages[1] = pairs(&[(7, 40)]);
+        assert_eq!(family.parse(&net.summary()).unwrap(), net);
+        for wrong in ["", "16", "16 | 16 | 32-32 | 64-64", "16 | 16-16 | 32-32 | 0-64", "x | 1-1 | 1-1 | 1-1"]
+        {
+            assert!(matches!(family.parse(wrong), Err(SpecError::Family(_))), "{wrong}");
+        }
     }
 
     #[test]

@@ -13,6 +13,16 @@
 //! output = "4x24x32x32"
 //! ns = 17000
 //! ```
+//!
+//! A table `convolution` makes latencies follow the weights instead: a model that holds convolutions
+//! costs the sum over them, so that a net costs what its layers cost.
+//!
+//! ```toml
+//! [convolution]
+//! floor_ns = 3000             # of each convolution
+//! tile = 8                    # its output channels are rounded up to a multiple of this
+//! ps_per_weight = 900         # of each weight, those counted that rounding adds
+//! ```
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -69,6 +79,7 @@ struct Script {
     sleep_ns_per_run: Option<u64>,
     #[serde(default)]
     latency: Vec<Latency>,
+    convolution: Option<Convolution>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -76,6 +87,39 @@ struct Script {
 struct Latency {
     output: String,
     ns: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Convolution {
+    floor_ns: u64,
+    tile: u64,
+    ps_per_weight: u64,
+}
+
+impl Convolution {
+    /// Latency of a graph's convolutions; none where it has none.
+    fn latency(self, graph: &pb::GraphProto) -> Option<Nanos> {
+        let convolutions = graph.node.iter().filter(|node| node.op_type == "Conv");
+        let weights = convolutions.filter_map(|node| weight_shape(graph, node.input.get(1)?));
+        let ns = weights.map(|shape| {
+            let (cout, of_each): (u64, u64) =
+                (shape.first().copied().unwrap_or(1), shape.iter().skip(1).product());
+            self.floor_ns + cout.next_multiple_of(self.tile.max(1)) * of_each * self.ps_per_weight / 1000
+        });
+        ns.reduce(|sum, next| sum + next).map(Nanos)
+    }
+}
+
+/// Shape of a value that is stored, or drawn by a `RandomNormal`.
+fn weight_shape(graph: &pb::GraphProto, name: &str) -> Option<Vec<u64>> {
+    let stored = graph.initializer.iter().find(|tensor| tensor.name == name).map(|tensor| &tensor.dims);
+    let drawn = || {
+        let node = graph.node.iter().find(|node| node.output.first().is_some_and(|output| output == name))?;
+        node.attribute.iter().find(|attribute| attribute.name == "shape").map(|attribute| &attribute.ints)
+    };
+    let dims = stored.or_else(drawn)?;
+    Some(dims.iter().map(|&dim| dim.unsigned_abs()).collect())
 }
 
 /// A device that follows its script.
@@ -118,7 +162,9 @@ impl Runtime for Scripted {
         let output = graph.output.first().ok_or_else(not_a_model)?;
         let shape = shape(output);
         let listed = self.script.latency.iter().find(|latency| latency.output == shape);
-        let time = Nanos(listed.map_or(self.script.default_ns, |latency| latency.ns));
+        let by_shape = Nanos(listed.map_or(self.script.default_ns, |latency| latency.ns));
+        let by_weights = self.script.convolution.and_then(|convolution| convolution.latency(&graph));
+        let time = by_weights.unwrap_or(by_shape);
         self.slots.insert(slot, (options, time));
         let port = Port { is_input: false, name: output.name.clone(), fact: format!("f32 {shape}") };
         Ok(Model { nodes: vec![("all".to_owned(), "Scripted".to_owned())], ports: vec![port] })
@@ -200,6 +246,16 @@ mod tests {
         let mut again = Scripted::parse(SCRIPT).unwrap();
         again.load(0, &conv(8), LoadOptions::default()).unwrap();
         assert_eq!(times(&mut again, 0), listed);
+    }
+
+    #[test]
+    fn convolutions_cost_their_weights_in_tiles() {
+        let script = "default_ns = 50\n[convolution]\nfloor_ns = 100\ntile = 8\nps_per_weight = 2000\n";
+        let mut runtime = Scripted::parse(script).unwrap();
+        for (slot, cout, tiled) in [(0, 8, 8), (1, 9, 16)] {
+            runtime.load(slot, &conv(cout), LoadOptions::default()).unwrap();
+            assert_eq!(runtime.run_once(slot).unwrap(), Nanos(100 + 2 * tiled * 2 * 9));
+        }
     }
 
     #[test]

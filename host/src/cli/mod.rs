@@ -15,10 +15,12 @@ mod images;
 mod interrupt;
 mod latency;
 mod latency_adapt;
+mod latency_eval;
 mod latency_table;
 mod nets;
 mod output;
 mod profile;
+mod profile_pairs;
 mod profile_race;
 mod progress;
 mod recorder;
@@ -70,7 +72,7 @@ enum Command {
     /// The hardware-aware space: build, show, and how sure it is
     #[command(subcommand)]
     Space(space::Command),
-    /// What models say of latencies: a new board from few measurements
+    /// Latency models: fit, hold against measured nets, predict; and a new board from few measurements
     #[command(subcommand)]
     Latency(latency::Command),
     /// Search a net for a device under a latency budget

@@ -7,13 +7,14 @@ use serde::Serialize;
 
 use super::context::{DeviceArg, Global, TaskArg, query};
 use super::output::{Format, json, text};
+use super::profile_pairs::{self, MoreArgs};
 use super::profile_race::Racer;
 use super::recorder::{Failure, Filed, Recorder, WarmUp, counts_of};
 use super::sampling::SamplingArgs;
 use super::{Interrupted, NotTrustworthy};
 use crate::latency::verdict::Verdict;
 use crate::link::Session;
-use crate::profile::candidates::{Candidate, Which, candidates};
+use crate::profile::candidates::{Candidate, Which};
 use crate::profile::cin::Cin;
 use crate::profile::runner::Ended;
 use crate::profile::sampling::Sampling;
@@ -26,19 +27,21 @@ use crate::store::{DeviceId, ModelSpec, Store};
 #[derive(Debug, Args)]
 pub(super) struct ProfileArgs {
     #[command(flatten)]
-    device: DeviceArg,
+    pub(super) device: DeviceArg,
     #[command(flatten)]
-    task: TaskArg,
+    pub(super) task: TaskArg,
     #[command(flatten)]
-    sampling: SamplingArgs,
+    pub(super) sampling: SamplingArgs,
     #[command(flatten)]
-    layers: LayersArg,
+    pub(super) layers: LayersArg,
     /// Which candidates
     #[arg(long, value_enum, default_value_t)]
-    which: Which,
+    pub(super) which: Which,
+    #[command(flatten)]
+    pub(super) more: MoreArgs,
     /// Measure anew what the store holds already
     #[arg(long)]
-    again: bool,
+    pub(super) again: bool,
 }
 
 /// Which layers, and how hard their order is looked at.
@@ -62,7 +65,7 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 #[derive(Serialize)]
-struct Report {
+pub(super) struct Report {
     candidates: usize,
     measured_before: usize,
     session: Option<i64>,
@@ -72,10 +75,46 @@ struct Report {
     verdict: Option<Verdict>,
 }
 
+impl Report {
+    /// Before anything is measured.
+    pub(super) const fn new(candidates: usize, measured_before: usize) -> Self {
+        Self {
+            candidates,
+            measured_before,
+            session: None,
+            failed: Vec::new(),
+            warm_up: None,
+            race: None,
+            verdict: None,
+        }
+    }
+
+    /// Takes what the session knows and judges it, unless it was stopped.
+    pub(super) fn finish(
+        mut self,
+        mut recorder: Recorder<'_>,
+        ended: Ended,
+        session: &Session,
+    ) -> anyhow::Result<Self> {
+        self.session = Some(recorder.session.0);
+        self.failed = std::mem::take(&mut recorder.failed);
+        self.warm_up = recorder.warm_up;
+        if ended == Ended::Stopped {
+            let kept = "what was measured is kept; the same command goes on from there".to_owned();
+            return Err(Interrupted { kept }.into());
+        }
+        self.verdict = Some(recorder.finish(session)?);
+        Ok(self)
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
+    if args.which == Which::Pairs {
+        return profile_pairs::run(global, args);
+    }
     let TaskArg { task, batch } = &args.task;
-    let list = candidates(&task.family, args.layers.expand, *batch, args.which, args.layers.cin)?;
+    let list = profile_pairs::listed(args)?;
     let mut store = global.store()?;
     let mut session = global.connect(&args.device)?;
     let device = store.device_id(session.facts())?;
@@ -83,25 +122,27 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     let have = counts_of(&list, &counts);
     let sampling = args.sampling.sampling();
     let missing = have.iter().filter(|&&have| sampling.rounds_left(have) > 0).count();
-    let mut report = Report {
-        candidates: list.len(),
-        measured_before: list.len() - missing,
-        session: None,
-        failed: Vec::new(),
-        warm_up: None,
-        race: None,
-        verdict: None,
-    };
+    let mut report = Report::new(list.len(), list.len() - missing);
     let race = race_of(args, &session, &list, &have, &sampling);
     if missing > 0 || race.is_some_and(|(settings, racing)| is_open(&store, device, args, settings, &racing))
     {
-        measure(global, args, &mut session, (&mut store, device), (&list, &have), race, &mut report)?;
+        report = measure(global, args, &mut session, (&mut store, device), (&list, &have), race, report)?;
     }
-    print(global, &report)?;
+    conclude(global, args, &report)
+}
+
+/// Prints what came of it; the exit code is the verdict's.
+pub(super) fn conclude(global: &Global, args: &ProfileArgs, report: &Report) -> anyhow::Result<()> {
+    print(global, report)?;
     match &report.verdict {
         Some(verdict) if !verdict.trustworthy && !args.sampling.allow_noisy => Err(NotTrustworthy.into()),
         _ => Ok(()),
     }
+}
+
+/// What a session of this command is filed under.
+pub(super) fn filed(device: DeviceId, args: &ProfileArgs) -> Filed<'_> {
+    Filed { device, task: &args.task.task.name, batch: args.task.batch }
 }
 
 /// The race that the arguments ask for, with the budget that is left of it.
@@ -112,6 +153,9 @@ fn race_of(
     have: &[u32],
     sampling: &Sampling,
 ) -> Option<(Settings, Racing)> {
+    if args.which == Which::Nets {
+        return None;
+    }
     let layers = list.iter().zip(have).filter(|(of, _)| matches!(of.spec, ModelSpec::Layer { .. }));
     let (mut planned, mut beyond) = (0, 0);
     for (_, &have) in layers {
@@ -148,13 +192,11 @@ fn measure(
     (store, device): (&mut Store, DeviceId),
     (list, have): (&[Candidate], &[u32]),
     wanted_race: Option<(Settings, Racing)>,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+    mut report: Report,
+) -> anyhow::Result<Report> {
     let TaskArg { task, batch } = &args.task;
     let sampling = args.sampling.sampling();
-    let filed = Filed { device, task: &task.name, batch: *batch };
-    let mut recorder = Recorder::begin(store, filed, &sampling, list)?;
-    report.session = Some(recorder.session.0);
+    let mut recorder = Recorder::begin(store, filed(device, args), &sampling, list)?;
     let mut ended = recorder.measure(global, session, list, have, &sampling, "profile")?;
     if let (Some((settings, racing)), Ended::Completed) = (wanted_race, ended) {
         let query = Some(query(device, task, *batch));
@@ -163,14 +205,7 @@ fn measure(
         report.race = Some(outcome);
         ended = if outcome.stopped { Ended::Stopped } else { ended };
     }
-    report.failed = std::mem::take(&mut recorder.failed);
-    report.warm_up = recorder.warm_up;
-    if ended == Ended::Stopped {
-        let kept = "what was measured is kept; the same command goes on from there".to_owned();
-        return Err(Interrupted { kept }.into());
-    }
-    report.verdict = Some(recorder.finish(session)?);
-    Ok(())
+    report.finish(recorder, ended, session)
 }
 
 fn print(global: &Global, report: &Report) -> anyhow::Result<()> {

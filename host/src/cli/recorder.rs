@@ -71,16 +71,7 @@ impl<'s> Recorder<'s> {
         sampling: &Sampling,
         list: &[Candidate],
     ) -> anyhow::Result<Self> {
-        let records: Vec<ModelRecord> = list
-            .iter()
-            .map(|candidate| ModelRecord {
-                digest: candidate.digest,
-                spec: candidate.spec.clone(),
-                batch: candidate.batch,
-                onnx_bytes: candidate.onnx.len() as u64,
-            })
-            .collect();
-        let models = store.add_models(&records)?;
+        let models = store.add_models(&records(list))?;
         let session = store.begin_session(&NewSession {
             device: filed.device,
             task: filed.task,
@@ -97,8 +88,15 @@ impl<'s> Recorder<'s> {
         Ok(Self { store, session, failed, warm_up: None, models, pending, next_round: 0 })
     }
 
+    /// Goes on in the same session with other candidates.
+    pub(super) fn take_up(&mut self, list: &[Candidate]) -> anyhow::Result<()> {
+        self.models = self.store.add_models(&records(list))?;
+        Ok(())
+    }
+
     /// Measures every candidate that has fewer samples than the plan's; `label` stands at the progress
-    /// bar. `list` is the one that the session was begun with.
+    /// bar. `list` is the one that the session was begun with
+    /// or that was taken up last.
     pub(super) fn measure(
         &mut self,
         global: &Global,
@@ -179,6 +177,16 @@ impl<'s> Recorder<'s> {
         self.pending.clear();
         Ok(())
     }
+}
+
+fn records(list: &[Candidate]) -> Vec<ModelRecord> {
+    let record = |candidate: &Candidate| ModelRecord {
+        digest: candidate.digest,
+        spec: candidate.spec.clone(),
+        batch: candidate.batch,
+        onnx_bytes: candidate.onnx.len() as u64,
+    };
+    list.iter().map(record).collect()
 }
 
 /// Judges a stored session; the null model is the harness's own cost and no part of it.

@@ -88,7 +88,8 @@ pub(super) struct StabilityArgs {
     reruns: RerunArgs,
 }
 
-fn statistic(text: &str) -> Result<Statistic, String> {
+/// Reads `min`, `median` or a quantile such as `q05`.
+pub(super) fn statistic(text: &str) -> Result<Statistic, String> {
     match text {
         "min" => Ok(Statistic::Min),
         "median" => Ok(Statistic::Median),

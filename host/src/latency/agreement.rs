@@ -9,12 +9,20 @@ pub struct Agreement {
     pub nets: usize,
     /// Mean absolute error over the measured latency: .1 is 10%.
     pub mape: f64,
+    /// Share of the nets whose absolute error is at most 5%.
+    pub within_5pct: f64,
+    /// Share of the nets whose absolute error is at most 10%.
+    pub within_10pct: f64,
+    /// Absolute error over the measured latency that nine nets in ten stay below.
+    pub nine_in_ten: f64,
     /// Largest absolute error over the measured latency.
     pub worst: f64,
     /// Mean of (predicted - measured) over measured: the common bias.
     pub bias: f64,
     /// Kendall's tau-b of the two orders; 1 is the same order. None where one list is all ties.
     pub kendall_tau: Option<f64>,
+    /// Spearman's rho of the two orders, ties at their mean rank. None where one list is all ties.
+    pub spearman_rho: Option<f64>,
 }
 
 /// Compares pairs of (predicted, measured) latencies in one unit; none for an empty list.
@@ -25,14 +33,39 @@ pub fn agreement(pairs: &[(f64, f64)]) -> Option<Agreement> {
     }
     let errors: Vec<f64> =
         pairs.iter().map(|(predicted, measured)| (predicted - measured) / measured).collect();
+    let mut sizes: Vec<f64> = errors.iter().map(|error| error.abs()).collect();
+    sizes.sort_by(f64::total_cmp);
     let count = errors.len() as f64;
+    let within = |limit: f64| sizes.iter().filter(|&&size| size <= limit).count() as f64 / count;
     Some(Agreement {
         nets: pairs.len(),
-        mape: errors.iter().map(|error| error.abs()).sum::<f64>() / count,
-        worst: errors.iter().map(|error| error.abs()).fold(0.0, f64::max),
+        mape: sizes.iter().sum::<f64>() / count,
+        within_5pct: within(0.05),
+        within_10pct: within(0.1),
+        nine_in_ten: sizes[(sizes.len() * 9).div_ceil(10) - 1],
+        worst: sizes[sizes.len() - 1],
         bias: errors.iter().sum::<f64>() / count,
         kendall_tau: kendall_tau(pairs),
+        spearman_rho: spearman_rho(pairs),
     })
+}
+
+/// Spearman's rho (1904): Pearson's correlation of the ranks.
+fn spearman_rho(pairs: &[(f64, f64)]) -> Option<f64> {
+    let left = ranks(&pairs.iter().map(|pair| pair.0).collect::<Vec<_>>());
+    let right = ranks(&pairs.iter().map(|pair| pair.1).collect::<Vec<_>>());
+    // Ranks have the same mean with ties as without.
+    let mean = (pairs.len() + 1) as f64 / 2.0;
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
+    let most = (product(&left, &left) * product(&right, &right)).sqrt();
+    (most > 0.0).then(|| product(&left, &right) / most)
+}
+
+/// Ranks from 1; equal values share the mean of theirs.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let below = |value: f64| values.iter().filter(|&&other| other < value).count() as f64;
+    let equal = |value: f64| values.iter().filter(|&&other| other == value).count() as f64;
+    values.iter().map(|&value| below(value) + (equal(value) + 1.0) / 2.0).collect()
 }
 
 /// Kendall's tau-b (1945): pairs in the same order less pairs in opposite order, ties discounted.
@@ -65,5 +98,18 @@ mod tests {
         assert_eq!(reversed.kendall_tau, Some(-1.0));
         assert_eq!(agreement(&[(1.0, 1.0), (1.0, 2.0)]).unwrap().kendall_tau, None);
         assert_eq!(agreement(&[]), None);
+        assert_eq!((found.spearman_rho, reversed.spearman_rho), (Some(1.0), Some(-1.0)));
+    }
+
+    #[test]
+    fn shares_and_ranks_are_the_textbooks() {
+        let pairs: Vec<(f64, f64)> = (0..10).map(|i| (100.0 + f64::from(i), 100.0)).collect();
+        let found = agreement(&pairs).unwrap();
+        assert_eq!((found.within_5pct, found.within_10pct, found.nine_in_ten), (0.6, 1.0, 0.08));
+        assert_eq!((found.spearman_rho, found.kendall_tau), (None, None));
+        // d = (0, -1, 1, 0): 1 - 6 * 2 / (4 * 15).
+        let found = agreement(&[(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 4.0)]).unwrap();
+        assert!((found.spearman_rho.unwrap() - 0.8).abs() < 1e-12);
+        assert_eq!(ranks(&[5.0, 1.0, 5.0]), [2.5, 1.0, 2.5]);
     }
 }

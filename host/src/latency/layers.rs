@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use hanas_models::layer::{Layer, LayerType, layers, types};
+use hanas_models::layer::{Layer, LayerType, types};
 use hanas_models::resnet::{ConvNet, Family};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::calibration::{Calibration, LayerSum};
 use super::fit::{Fitted, Point, PowerFit, Weighting, least_squares};
-use super::trend::median;
 use super::{LatencyError, Statistic, estimate};
 use crate::store::{ModelSamples, ModelSpec};
 
@@ -32,17 +32,6 @@ pub struct TypeFit {
     pub kind: LayerType,
     /// Its curve and how well that sits.
     pub fitted: Fitted,
-}
-
-/// What whole nets said about the sum of their layers.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Calibration {
-    /// Nets measured.
-    pub nets: usize,
-    /// Median of measured over predicted.
-    pub ratio: f64,
-    /// Smallest and largest of those.
-    pub range: (f64, f64),
 }
 
 impl LayerFits {
@@ -128,14 +117,7 @@ impl LayerFits {
     /// [`LatencyError::Spec`] where the net is no member of its family, [`LatencyError::UnmeasuredType`]
     /// where a layer has no curve.
     pub fn predict_ns(&self, net: &ConvNet) -> Result<f64, LatencyError> {
-        let sum: Result<f64, LatencyError> = layers(net)?
-            .iter()
-            .map(|(kind, layer)| {
-                let fit = self.of(*kind).ok_or(LatencyError::UnmeasuredType(*kind))?;
-                Ok(fit.at(f64::from(layer.cout)))
-            })
-            .sum();
-        Ok(self.calibration * sum?)
+        Ok(self.calibration * self.sum_ns(net)?)
     }
 
     /// Sets the calibration to the median of measured over predicted latency of whole nets.
@@ -143,26 +125,17 @@ impl LayerFits {
     /// # Errors
     /// As [`LayerFits::predict_ns`], and [`LatencyError::NoSamples`] without nets.
     pub fn calibrate(&mut self, nets: &[(ConvNet, f64)]) -> Result<Calibration, LatencyError> {
-        self.calibration = 1.0;
-        let found = calibration(nets, |net| self.predict_ns(net))?;
+        let found = self.calibration_on(nets)?;
         self.calibration = found.ratio;
         Ok(found)
     }
 }
 
-/// Measured over predicted latency of whole nets.
-pub(super) fn calibration(
-    nets: &[(ConvNet, f64)],
-    predict_ns: impl Fn(&ConvNet) -> Result<f64, LatencyError>,
-) -> Result<Calibration, LatencyError> {
-    let ratios: Result<Vec<f64>, LatencyError> =
-        nets.iter().map(|(net, measured_ns)| Ok(measured_ns / predict_ns(net)?)).collect();
-    let mut ratios = ratios?;
-    if ratios.is_empty() {
-        return Err(LatencyError::NoSamples);
+impl LayerSum for LayerFits {
+    fn alone_ns(&self, of: LayerType, layer: &Layer) -> Result<f64, LatencyError> {
+        let fit = self.of(of).ok_or(LatencyError::UnmeasuredType(of))?;
+        Ok(fit.at(f64::from(layer.cout)))
     }
-    let ratio = median(&mut ratios);
-    Ok(Calibration { nets: ratios.len(), ratio, range: (ratios[0], ratios[ratios.len() - 1]) })
 }
 
 /// JSON has no maps with such keys: a list of pairs.
@@ -176,6 +149,7 @@ fn from_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Laye
 
 #[cfg(test)]
 mod tests {
+    use hanas_models::layer::layers;
     use hanas_proto::{Digest, Nanos};
 
     use super::*;

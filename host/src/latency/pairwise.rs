@@ -2,23 +2,19 @@
 //! from the base (ALGORITHM 1.5).
 //!
 //! In: layers measured at scattered pairs. Out: a table over all input and output widths that occur,
-//! bilinear between its nodes. A node without a measurement takes the least-squares surface
-//! a + b c_in + c c_out + d c_in c_out plus the measured nodes' residuals, weighted by inverse squared
-//! distance (Shepard 1968). Outside the table the surface goes on from the nearest edge.
+//! bilinear between its nodes. A node without a measurement takes what the others say of it (see
+//! `pair_field`). Outside the table the least-squares surface goes on from the nearest edge.
 
 use std::collections::BTreeMap;
 
-use hanas_models::layer::{Layer, LayerKind, layers};
+use hanas_models::layer::{Layer, LayerKind, LayerType};
 use hanas_models::resnet::ConvNet;
-use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::layers::{Calibration, calibration};
+use super::calibration::{Calibration, LayerSum};
+use super::pair_field::{PairField, Surface, height};
 use super::{LatencyError, Statistic, estimate};
 use crate::store::{ModelSamples, ModelSpec};
-
-/// Coefficients of the surface: 1, c_in, c_out, c_in c_out.
-type Surface = [f64; 4];
 
 /// A table of latencies over input and output widths.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,14 +64,13 @@ impl PairGrid {
             widths
         };
         let (cins, couts) = (axis(|pair| pair.0), axis(|pair| pair.1));
-        let surface = surface(&known);
-        let span = |widths: &[u32]| f64::from((widths[widths.len() - 1] - widths[0]).max(1));
-        let spans = (span(&cins), span(&couts));
+        let field = PairField::new(&known);
         let node = |cin: u32, cout: u32| {
-            known.get(&(cin, cout)).copied().unwrap_or_else(|| filled(&known, &surface, spans, (cin, cout)))
+            known.get(&(cin, cout)).copied().unwrap_or_else(|| field.at(f64::from(cin), f64::from(cout)))
         };
         let ns = cins.iter().flat_map(|&cin| couts.iter().map(move |&cout| (cin, cout)));
         let ns = ns.map(|(cin, cout)| node(cin, cout)).collect();
+        let surface = *field.surface();
         Ok(Self { ns, cins, couts, measured: known.len(), surface })
     }
 
@@ -144,43 +139,6 @@ fn locate(axis: &[u32], width: f64) -> (Place, f64) {
     (Place { at, share: (inside - low) / (high - low), width: high - low }, inside)
 }
 
-fn height(surface: &Surface, cin: f64, cout: f64) -> f64 {
-    terms(cin, cout).iter().zip(surface).map(|(term, coefficient)| term * coefficient).sum()
-}
-
-const fn terms(cin: f64, cout: f64) -> [f64; 4] {
-    [1.0, cin, cout, cin * cout]
-}
-
-/// Least squares of smallest norm, so that a single row or point makes a surface too.
-fn surface(known: &BTreeMap<(u32, u32), f64>) -> Surface {
-    // Columns scaled to 1: c_in c_out is thousands of times the constant.
-    let largest = known
-        .keys()
-        .fold((1.0f64, 1.0f64), |most, pair| (most.0.max(f64::from(pair.0)), most.1.max(f64::from(pair.1))));
-    let scale = terms(largest.0, largest.1);
-    let rows = known.keys().flat_map(|pair| {
-        let terms = terms(f64::from(pair.0), f64::from(pair.1));
-        std::array::from_fn::<f64, 4, _>(|term| terms[term] / scale[term])
-    });
-    let matrix = DMatrix::from_row_iterator(known.len(), 4, rows);
-    let ns = DVector::from_iterator(known.len(), known.values().copied());
-    // It fails for a negative tolerance only.
-    let solved = matrix.svd(true, true).solve(&ns, 1e-9).unwrap_or_else(|_| DVector::zeros(4));
-    std::array::from_fn(|term| solved[term] / scale[term])
-}
-
-fn filled(known: &BTreeMap<(u32, u32), f64>, surface: &Surface, spans: (f64, f64), pair: (u32, u32)) -> f64 {
-    let (mut sum, mut weights) = (0.0, 0.0);
-    for (at, ns) in known {
-        let apart = |a: u32, b: u32, span: f64| (f64::from(a) - f64::from(b)) / span;
-        let distance = apart(at.0, pair.0, spans.0).powi(2) + apart(at.1, pair.1, spans.1).powi(2);
-        sum += (ns - height(surface, f64::from(at.0), f64::from(at.1))) / distance;
-        weights += 1.0 / distance;
-    }
-    (height(surface, f64::from(pair.0), f64::from(pair.1)) + sum / weights).max(0.0)
-}
-
 /// Tables of all layer kinds of a family on a device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PairwiseLatency {
@@ -229,8 +187,7 @@ impl PairwiseLatency {
     /// [`LatencyError::Spec`] where the net is no member of its family, and as
     /// [`PairwiseLatency::layer_ns`].
     pub fn predict_ns(&self, net: &ConvNet) -> Result<f64, LatencyError> {
-        let sum: Result<f64, LatencyError> = layers(net)?.iter().map(|(_, layer)| self.layer_ns(layer)).sum();
-        Ok(self.calibration * sum?)
+        Ok(self.calibration * self.sum_ns(net)?)
     }
 
     /// Sets the calibration to the median of measured over predicted latency of whole nets.
@@ -238,10 +195,15 @@ impl PairwiseLatency {
     /// # Errors
     /// As [`PairwiseLatency::predict_ns`], and [`LatencyError::NoSamples`] without nets.
     pub fn calibrate(&mut self, nets: &[(ConvNet, f64)]) -> Result<Calibration, LatencyError> {
-        self.calibration = 1.0;
-        let found = calibration(nets, |net| self.predict_ns(net))?;
+        let found = self.calibration_on(nets)?;
         self.calibration = found.ratio;
         Ok(found)
+    }
+}
+
+impl LayerSum for PairwiseLatency {
+    fn alone_ns(&self, _: LayerType, layer: &Layer) -> Result<f64, LatencyError> {
+        self.layer_ns(layer)
     }
 }
 
@@ -256,6 +218,7 @@ fn from_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Laye
 
 #[cfg(test)]
 mod tests {
+    use hanas_models::layer::layers;
     use hanas_models::resnet::Family;
 
     use super::*;

@@ -2,6 +2,7 @@
 //! object of numbers to `target/figures.json`. `make bench` runs it; docs/src/figures.md explains it.
 //! No figure fails the run: this is measuring, not testing.
 
+mod latency;
 mod stability;
 mod transfer;
 
@@ -49,6 +50,7 @@ const GROUPS: &[(&str, Measure)] = &[
     ("profile", || Ok(vec![profile_tcp()?, profile_serial()?])),
     #[cfg(feature = "torch")]
     ("supernet", || Ok(vec![supernet()?])),
+    ("latency", latency::models),
     ("reruns", stability::reruns),
     ("racing", stability::racing),
     ("transfer", transfer::figures),
