@@ -1,5 +1,6 @@
 //! A search's questions about latency, answered from a profile and by the device itself.
 
+use hanas_models::layer::{Layer, LayerType};
 use hanas_models::resnet::ConvNet;
 
 use super::nets::measure;
@@ -7,7 +8,9 @@ use crate::latency::fit::Weighting;
 use crate::latency::layers::LayerFits;
 use crate::latency::{Statistic, estimate};
 use crate::link::Session;
+use crate::profile::ProfileError;
 use crate::profile::sampling::Sampling;
+use crate::search::latency_model::LatencyModel;
 use crate::search::timer::{NetTimer, TimerError};
 use crate::store::{ModelSamples, ModelSpec};
 use crate::task::Task;
@@ -55,25 +58,33 @@ fn measured_nets(
 /// Answers a search from the device itself.
 pub(super) struct DeviceTimer<'s> {
     session: &'s mut Session,
-    fits: LayerFits,
+    model: LatencyModel,
     batch: u32,
 }
 
 impl<'s> DeviceTimer<'s> {
-    /// A timer over an open session and fitted curves.
-    pub(super) const fn new(session: &'s mut Session, fits: LayerFits, batch: u32) -> Self {
-        Self { session, fits, batch }
+    /// A timer over an open session and a latency model.
+    pub(super) const fn new(session: &'s mut Session, model: LatencyModel, batch: u32) -> Self {
+        Self { session, model, batch }
     }
 }
 
 impl NetTimer for DeviceTimer<'_> {
-    fn predict_ns(&self, net: &ConvNet) -> Result<f64, TimerError> {
-        Ok(self.fits.predict_ns(net)?)
+    fn layer_ns(&self, kind: LayerType, layer: &Layer) -> Result<f64, TimerError> {
+        Ok(self.model.layer_ns(kind, layer)?)
     }
 
     fn measure_ns(&mut self, net: &ConvNet) -> Result<f64, TimerError> {
         let sampling = Sampling { samples: SEARCH_SAMPLES, ..Sampling::default() };
-        let timed = measure(self.session, net, None, self.batch, &sampling)?;
-        Ok(timed.latency.value_ns)
+        let timed = measure(self.session, net, None, self.batch, &sampling);
+        Ok(timed.map_err(typed)?.latency.value_ns)
+    }
+}
+
+/// The error as the type that it was: a device that is gone has an exit code of its own.
+fn typed(error: anyhow::Error) -> TimerError {
+    match error.downcast::<ProfileError>() {
+        Ok(error) => Box::new(error),
+        Err(error) => error.into(),
     }
 }

@@ -22,6 +22,8 @@ mod runs;
 mod sampling;
 #[cfg(feature = "torch")]
 mod search;
+#[cfg(feature = "torch")]
+mod search_args;
 mod shell;
 mod space;
 #[cfg(feature = "torch")]
@@ -65,7 +67,7 @@ enum Command {
     Space(space::Command),
     /// Search a net for a device under a latency budget
     #[cfg(feature = "torch")]
-    Search(search::SearchArgs),
+    Search(search_args::SearchArgs),
     /// Train a found net (distilled from its base net)
     #[cfg(feature = "torch")]
     Train(train::TrainArgs),

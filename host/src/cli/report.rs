@@ -185,7 +185,9 @@ const fn strategy(strategy: Strategy) -> &'static str {
         Strategy::Htas => "htas",
         Strategy::Tas { .. } => "tas",
         Strategy::Aligned => "aligned",
+        Strategy::RandomGroups => "random-groups",
         Strategy::Random => "random",
         Strategy::Uniform => "uniform",
+        Strategy::NetAdapt => "netadapt",
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! - [`config`]: settings, the paper's by default, and the learning rate's course;
 //! - [`distil`] (feature `torch`): training from scratch, with or without a teacher;
+//! - [`frozen`] (feature `torch`): a trained net that is only asked;
 //! - [`teacher`] (feature `torch`): the trained base net, kept on disk for all runs of a task.
 
 pub mod config;
 #[cfg(feature = "torch")]
 pub mod distil;
+#[cfg(feature = "torch")]
+pub mod frozen;
 pub mod record;
 #[cfg(feature = "torch")]
 pub mod teacher;
