@@ -28,9 +28,10 @@ impl Frozen {
     /// [`TrainError`] where the net does not fit together or the weights do not fit it.
     pub fn new(net: &Net, weights: &Weights) -> Result<Self, TrainError> {
         let mut store = VarStore::new(Device::Cpu);
-        let module = TorchNet::new(&store.root(), net, 0)?;
+        let mut module = TorchNet::new(&store.root(), net, 0)?;
         load(&mut store, weights)?;
         store.freeze();
+        module.fold_batch_norms();
         Ok(Self { net: module, _store: store })
     }
 

@@ -1,6 +1,10 @@
 //! The figures of the house: measured over real processes, printed as a table, written as a flat JSON
 //! object of numbers to `target/figures.json`. `make bench` runs it; docs/src/figures.md explains it.
-//! No figure fails the run: this is measuring, not testing.
+//! No figure fails the run: this is measuring, not testing. Given words, only the figures are measured
+//! whose key contains one of them, and no file is written.
+
+#[cfg(feature = "torch")]
+mod training;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -33,31 +37,54 @@ struct Figure {
     how: String,
 }
 
-fn main() -> Result<()> {
-    let mut figures = Vec::new();
-    let mut add = |found: Result<Figure>| match found {
-        Ok(figure) => {
-            eprintln!("{} = {:.3}", figure.key, figure.value);
-            figures.push(figure);
-        }
-        Err(error) => eprintln!("not measured: {error:#}"),
-    };
-    add(null_round_trip());
-    add(upload());
-    add(bytes_per_sample());
-    add(beside_tract());
-    add(per_node());
-    add(profile_tcp());
-    add(profile_serial());
+/// Keys of figures that are measured together, and how.
+type Group = (&'static [&'static str], fn() -> Result<Vec<Figure>>);
+
+const GROUPS: &[Group] = &[
+    (&["null_round_trip_tcp_p50_us"], || Ok(vec![null_round_trip()?])),
+    (&["upload_tcp_mb_per_s"], || Ok(vec![upload()?])),
+    (&["bytes_per_sample_wire"], || Ok(vec![bytes_per_sample()?])),
+    (&["agent_vs_direct_tract_median_pct"], || Ok(vec![beside_tract()?])),
+    (&["per_node_profiling_slowdown_pct"], || Ok(vec![per_node()?])),
+    (&["profile_224x60_tcp_s"], || Ok(vec![profile_tcp()?])),
+    (&["profile_224x60_115200_baud_s"], || Ok(vec![profile_serial()?])),
     #[cfg(feature = "torch")]
-    add(supernet());
-    write(&figures)
+    (&["supernet_step_speedup_vs_padded"], || Ok(vec![training::supernet()?])),
+    #[cfg(feature = "torch")]
+    (&["htas_weight_step_e2_s", "htas_arch_step_e2_s"], || training::htas_steps(2)),
+    #[cfg(feature = "torch")]
+    (&["htas_weight_step_e1_s", "htas_arch_step_e1_s"], || training::htas_steps(1)),
+    #[cfg(feature = "torch")]
+    (&["kd_step_s"], || Ok(vec![training::kd_step()?])),
+];
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |keys: &[&str]| {
+        words.is_empty() || keys.iter().any(|key| words.iter().any(|word| key.contains(word.as_str())))
+    };
+    let mut figures = Vec::new();
+    for (_, measure) in GROUPS.iter().filter(|(keys, _)| wanted(keys)) {
+        match measure() {
+            Ok(found) => {
+                for figure in &found {
+                    eprintln!("{} = {:.3}", figure.key, figure.value);
+                }
+                figures.extend(found);
+            }
+            Err(error) => eprintln!("not measured: {error:#}"),
+        }
+    }
+    write(&figures, words.is_empty())
 }
 
-fn write(figures: &[Figure]) -> Result<()> {
+fn write(figures: &[Figure], whole: bool) -> Result<()> {
     println!("{:<38} {:>12} {:>8}  how", "figure", "value", "goal");
     for Figure { key, value, goal, how } in figures {
         println!("{key:<38} {value:>12.3} {goal:>8}  {how}");
+    }
+    if !whole {
+        return Ok(());
     }
     let map: serde_json::Map<String, serde_json::Value> =
         figures.iter().map(|figure| (figure.key.to_owned(), figure.value.into())).collect();
@@ -294,28 +321,4 @@ fn profile_serial() -> Result<Figure> {
     let url = format!("serial://{}?baud=115200", line.host_side.display());
     let how = "the same through two pseudo-terminals limited to 11520 bytes a second each way".to_owned();
     Ok(Figure { key: "profile_224x60_115200_baud_s", value: profile(&url)?, goal: "<= 60", how })
-}
-
-#[cfg(feature = "torch")]
-fn supernet() -> Result<Figure> {
-    use hanas::search::choices::Choices;
-    use hanas::search::htas::bench::step_times;
-    use hanas::search::htas::conv::Form;
-    use hanas::space::width::WidthSpace;
-
-    let family = Family::cifar_resnet(20, 10)?;
-    let choices = Choices::new(&family, &WidthSpace::aligned(&family, 2, 8))?;
-    let mut ratios = Vec::new();
-    for seed in 0..3 {
-        let total = |form| {
-            let (weight, logit) = step_times(&choices, form, 128, 1, seed).medians_ns();
-            (weight + logit) as f64
-        };
-        let sliced = total(Form::Sliced);
-        ratios.push(total(Form::Padded) / sliced);
-    }
-    let how =
-        "ResNet20, e = 2, batch 128: weight and architecture step, padded over sliced, median of 3 pairs"
-            .to_owned();
-    Ok(Figure { key: "supernet_step_speedup_vs_padded", value: median(&mut ratios), goal: ">= 2", how })
 }
