@@ -92,6 +92,7 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
         test_images: data.test.len(),
         test_accuracy: trained.test_accuracy,
         teacher_test_accuracy: frozen.map(|frozen| frozen.accuracy(&data.test, &normalisation)),
+        normalisation: Some(normalisation.clone()),
         config,
     };
     record.save(&dir)?;
