@@ -87,6 +87,10 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new("search", global.quiet);
     let found = search(&request, &mut timer, Some(&files), &mut watch.monitor(interrupt::watch()));
     drop(watch);
+    if let Err(SearchError::BudgetTooSmall { .. } | SearchError::BudgetTooLarge { .. }) = &found {
+        // Another budget is what comes next, most likely into the same folder.
+        dir.abandon();
+    }
     let found = found.map_err(interrupted)?;
     let net = record_of(&found, &timer)?;
     dir.save_net(&net)?;

@@ -86,6 +86,18 @@ impl RunDir {
         Ok(run)
     }
 
+    /// Gives the folder back where nothing has come out of the run yet, so that it is free for another.
+    pub fn abandon(&self) {
+        if self.search_checkpoint().exists() || self.file("net.json").exists() {
+            return;
+        }
+        // What cannot be removed stays: the next search says that the folder holds a run.
+        for name in ["run.json", "base.json"] {
+            fs::remove_file(self.file(name)).ok();
+        }
+        fs::remove_dir(&self.path).ok();
+    }
+
     /// The folder of a run that exists.
     ///
     /// # Errors
@@ -269,6 +281,12 @@ mod tests {
         let mut other = record();
         other.config.seed = 4;
         assert!(matches!(RunDir::create(&path, &other), Err(RunError::Occupied { .. })));
+        run.abandon();
+        assert!(!path.exists());
+        let run = RunDir::create(&path, &other).unwrap();
+        run.save_net(&NetRecord::new(&other.task.family.base()).unwrap()).unwrap();
+        run.abandon();
+        assert!(run.net().is_ok() && run.record().is_ok());
     }
 
     #[test]
