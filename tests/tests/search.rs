@@ -174,4 +174,5 @@ fn images_that_do_not_fit_the_task_are_named() {
     let few = [&search[..], &["--images", "65"]].concat();
     fs::write(&train, good).unwrap();
     assert!(bed.host.run(&few).complaint(1).contains("65 images are asked for and the set has 64"));
+    assert!(!bed.host.path("run").exists());
 }

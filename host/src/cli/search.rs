@@ -56,6 +56,8 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
         true => Some(space::load(&store, &query)?.value.widths()),
         false => None,
     };
+    // Before anything is measured or written: images that do not fit are found at once.
+    let (data, normalisation) = args.images.load(task)?;
     let base_net = task.family.base();
     let base_time = measure(&mut session, &base_net, None, *batch, &Sampling::default())?.latency;
     let mut base = NetRecord::new(&base_net)?;
@@ -74,7 +76,6 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     };
     let (dir, config) = open_run(&args.out, record)?;
     dir.save_base(&base)?;
-    let (data, normalisation) = args.images.load(task)?;
     let request = Request {
         config: &config,
         choices: &choices,

@@ -83,9 +83,10 @@ pub fn decode(
 }
 
 /// Decodes under the meter's target, measures the net, and decodes again with prices corrected by the
-/// measurement, until a net is measured within the tolerance around the target, or nothing changes any
-/// more. The likeliest net that was measured at no more than the target and its tolerance; the smallest
-/// net where none was, for [`repair`](super::repair) to judge.
+/// measurement, until a net is measured within the tolerance below the target, or nothing changes any
+/// more. The likeliest net that was measured at no more than the target; where none was, at no more than
+/// the target and its tolerance; where none was, the smallest net, for [`repair`](super::repair) to
+/// judge.
 ///
 /// # Errors
 /// What the timer reports.
@@ -95,26 +96,29 @@ pub fn within(
     meter: &mut Meter,
     timer: &mut dyn NetTimer,
 ) -> Result<Picks, SearchError> {
-    let mut best: Option<Decoded> = None;
+    let mut best: Option<(bool, Decoded)> = None;
     let mut seen: Vec<Picks> = Vec::new();
     for _ in 0..ROUNDS {
         let price = |kind: LayerType, layer: &Layer| meter.layer_cost(kind, layer, &*timer);
-        let found = decode(choices, logits, meter.target(), &price)?;
-        let Some(found) = found.filter(|found| !seen.contains(&found.picks)) else {
+        // Where the prices leave room for none, the smallest net is measured: they may be wrong.
+        let smallest = || Decoded { picks: choices.smallest(), score: f64::NEG_INFINITY };
+        let found = decode(choices, logits, meter.target(), &price)?.unwrap_or_else(smallest);
+        if seen.contains(&found.picks) {
             break;
-        };
+        }
         seen.push(found.picks.clone());
         let cost = meter.measure(&choices.net(&found.picks), timer)?;
-        let side = meter.side(cost);
-        let full = side == Side::Within || side == Side::Below && found.score == 0.0;
-        if side != Side::Above && best.as_ref().is_none_or(|best| found.score >= best.score) {
-            best = Some(found);
+        let (side, kept) = (meter.side(cost), cost <= meter.target());
+        let full = kept && (side == Side::Within && found.score.is_finite() || found.score == 0.0);
+        let better = |(was_kept, other): &(bool, Decoded)| (kept, found.score) >= (*was_kept, other.score);
+        if side != Side::Above && best.as_ref().is_none_or(better) {
+            best = Some((kept, found));
         }
         if full {
             break;
         }
     }
-    Ok(best.map_or_else(|| choices.smallest(), |best| best.picks))
+    Ok(best.map_or_else(|| choices.smallest(), |(_, best)| best.picks))
 }
 
 /// A width, as an index, and the steps spent up to it.
