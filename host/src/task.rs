@@ -1,7 +1,15 @@
 //! A task: which family of nets, on which data.
+//!
+//! `DATA-resnetDEPTH` names the ones that hanas brings with it; [`own`] reads a user's own.
+
+pub mod own;
+
+use std::path::{Path, PathBuf};
 
 use hanas_models::resnet::Family;
 use serde::{Deserialize, Serialize};
+
+use own::OwnData;
 
 /// What a profile, a space and a search are for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +22,8 @@ pub struct Task {
     pub data: DataSet,
 }
 
-/// Data sets a task can name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Data sets of tasks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DataSet {
     /// CIFAR-10 in its binary format.
@@ -24,50 +32,69 @@ pub enum DataSet {
     Cifar100,
     /// Ten classes of procedural 32x32 images, made from a seed; nothing to download.
     Shapes10,
+    /// A user's own images.
+    Own(OwnData),
 }
 
-impl DataSet {
-    /// Classes of the data set.
-    #[must_use]
-    pub const fn classes(self) -> u32 {
-        match self {
-            Self::Cifar10 | Self::Shapes10 => 10,
-            Self::Cifar100 => 100,
-        }
-    }
+/// Data sets that a task's name may begin with, and their classes.
+const NAMED: [(&str, DataSet, u32); 3] = [
+    ("cifar10", DataSet::Cifar10, 10),
+    ("cifar100", DataSet::Cifar100, 100),
+    ("shapes10", DataSet::Shapes10, 10),
+];
 
-    /// Name in task names and folders: `cifar10`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Cifar10 => "cifar10",
-            Self::Cifar100 => "cifar100",
-            Self::Shapes10 => "shapes10",
-        }
-    }
-}
-
-/// A name that is no task.
+/// What is no task.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "'{name}' is no task; take DATA-resnetDEPTH with DATA cifar10, cifar100 or shapes10 and DEPTH 20, 32, 56 or 110, such as cifar10-resnet20"
-)]
-pub struct UnknownTask {
-    name: String,
+pub enum TaskError {
+    /// A name that nothing has.
+    #[error(
+        "'{name}' is no task; take DATA-resnetDEPTH with DATA cifar10, cifar100 or shapes10 and DEPTH 20, 32, 56 or 110, such as cifar10-resnet20, or a file that ends in .toml"
+    )]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is no TOML, or has keys or values that mean nothing.
+    #[error("{path}, line {line}: {what}", path = path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A file that describes no net.
+    #[error("{path}: {what}", path = path.display())]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 impl std::str::FromStr for Task {
-    type Err = UnknownTask;
+    type Err = TaskError;
 
-    fn from_str(name: &str) -> Result<Self, UnknownTask> {
-        let unknown = || UnknownTask { name: name.to_owned() };
+    /// A task by its name, or by the path of its file.
+    fn from_str(name: &str) -> Result<Self, TaskError> {
+        if name.ends_with(".toml") {
+            return Self::read(Path::new(name));
+        }
+        let unknown = || TaskError::Unknown { name: name.to_owned() };
         let (data, net) = name.split_once('-').ok_or_else(unknown)?;
-        let data = [DataSet::Cifar10, DataSet::Cifar100, DataSet::Shapes10]
-            .into_iter()
-            .find(|set| set.name() == data)
-            .ok_or_else(unknown)?;
+        let (_, data, classes) = NAMED.into_iter().find(|(set, ..)| *set == data).ok_or_else(unknown)?;
         let depth = net.strip_prefix("resnet").and_then(|depth| depth.parse().ok()).ok_or_else(unknown)?;
-        let family = Family::cifar_resnet(depth, data.classes()).map_err(|_| unknown())?;
+        let family = Family::cifar_resnet(depth, classes).map_err(|_| unknown())?;
         Ok(Self { name: name.to_owned(), family, data })
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::resnet::{ConvNet, Family};
+use crate::resnet::{BlockWidths, ConvNet, Family};
 use crate::spec::{FeatureMap, Net, Op, SpecError};
 
 /// A layer less its channels.
@@ -179,8 +179,8 @@ pub fn types(family: &Family) -> Vec<(LayerType, Layer)> {
     list
 }
 
-/// The layers whose latencies add up to the net's, in execution order: stem; of each block a, b and
-/// its shortcut if it computes anything; head. The sums and their ReLUs are part of no layer.
+/// The layers whose latencies add up to the net's, in execution order: stem; the layers of each block;
+/// head. The sums and their ReLUs are part of no layer.
 ///
 /// # Errors
 /// [`SpecError`] where the net is no member of its family.
@@ -188,24 +188,54 @@ pub fn layers(net: &ConvNet) -> Result<Vec<(LayerType, Layer)>, SpecError> {
     net.net()?;
     let family = &net.family;
     let mut side = family.input.height;
-    let mut list = vec![(LayerType::Stem, conv3(side, 1, family.input.channels, net.stem))];
+    let mut list = vec![stem_layer(family, net.stem)];
     let mut cin = net.stem;
     for (stage, (blocks, shape)) in net.stages.iter().zip(&family.stages).enumerate() {
         for (b, widths) in blocks.iter().enumerate() {
             let stride = if b == 0 { shape.stride } else { 1 };
-            list.push((LayerType::Conv { stage, stride }, conv3(side, stride, cin, widths.a)));
-            let second = conv3(side / stride, 1, widths.a, widths.b);
-            list.push((LayerType::Conv { stage, stride: 1 }, second));
-            if stride == 2 || cin != widths.b {
-                let kind = LayerKind::Shortcut { stride, side };
-                list.push((LayerType::Shortcut { stage, stride }, Layer { kind, cin, cout: widths.b }));
-            }
+            list.extend(block_layers(Place { stage, stride, side }, cin, *widths));
             side /= stride;
             cin = widths.b;
         }
     }
-    list.push((LayerType::Head, Layer { kind: LayerKind::Head { side }, cin, cout: family.classes }));
+    list.push(head_layer(family, cin));
     Ok(list)
+}
+
+/// Where a block stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its stage, from 0.
+    pub stage: usize,
+    /// Its stride.
+    pub stride: u32,
+    /// Side of its input map, in pixels.
+    pub side: u32,
+}
+
+/// The layers of one block in execution order: a, b, and its shortcut if that computes anything.
+pub fn block_layers(at: Place, cin: u32, widths: BlockWidths) -> impl Iterator<Item = (LayerType, Layer)> {
+    let Place { stage, stride, side } = at;
+    let a = (LayerType::Conv { stage, stride }, conv3(side, stride, cin, widths.a));
+    let b = (LayerType::Conv { stage, stride: 1 }, conv3(side / stride, 1, widths.a, widths.b));
+    let shortcut = (stride == 2 || cin != widths.b).then(|| {
+        let kind = LayerKind::Shortcut { stride, side };
+        (LayerType::Shortcut { stage, stride }, Layer { kind, cin, cout: widths.b })
+    });
+    [a, b].into_iter().chain(shortcut)
+}
+
+/// The first convolution of a family's nets at a width.
+#[must_use]
+pub const fn stem_layer(family: &Family, width: u32) -> (LayerType, Layer) {
+    (LayerType::Stem, conv3(family.input.height, 1, family.input.channels, width))
+}
+
+/// Pooling and the fully connected layer of a family's nets after `cin` channels.
+#[must_use]
+pub fn head_layer(family: &Family, cin: u32) -> (LayerType, Layer) {
+    let side = family.stage_sides().last().copied().unwrap_or(family.input.height);
+    (LayerType::Head, Layer { kind: LayerKind::Head { side }, cin, cout: family.classes })
 }
 
 const fn conv3(side: u32, stride: u32, cin: u32, cout: u32) -> Layer {

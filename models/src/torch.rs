@@ -61,13 +61,33 @@ struct Node {
 #[derive(Debug)]
 enum Layer {
     Input,
-    Conv { weight: Values, stride: i64, padding: i64 },
-    BatchNorm { scale: Values, shift: Values, mean: Values, var: Values },
-    Relu,
-    Add,
+    Conv {
+        weight: Values,
+        bias: Option<Values>,
+        stride: i64,
+        padding: i64,
+    },
+    BatchNorm {
+        scale: Values,
+        shift: Values,
+        mean: Values,
+        var: Values,
+    },
+    /// What a folded batch norm leaves: nothing.
+    Pass,
+    Relu {
+        in_place: bool,
+    },
+    /// In place: into the first input.
+    Add {
+        in_place: bool,
+    },
     AvgPool2,
     GlobalAvgPool,
-    Linear { weight: Values, bias: Values },
+    Linear {
+        weight: Values,
+        bias: Values,
+    },
 }
 
 impl TorchNet {
@@ -85,10 +105,42 @@ impl TorchNet {
             for &input in &inputs {
                 nodes[input].last_reader = place;
             }
-            let layer = layer(&descend(root, &node.name), node.op, &mut rng);
+            let layer = match node.op {
+                Op::Relu => Layer::Relu { in_place: net.may_overwrite(place) },
+                Op::Add => Layer::Add { in_place: net.may_overwrite(place) },
+                op => layer(&descend(root, &node.name), op, &mut rng),
+            };
             nodes.push(Node { layer, inputs, last_reader: place });
         }
         Ok(Self { nodes })
+    }
+
+    /// Folds every batch norm into the convolution before it: the same function by running statistics,
+    /// in fewer passes over the maps. The module is then good for answers only: it no longer follows
+    /// its variables, and has no batch statistics.
+    pub fn fold_batch_norms(&mut self) {
+        for place in 0..self.nodes.len() {
+            let Layer::BatchNorm { scale, shift, mean, var } = &self.nodes[place].layer else { continue };
+            let from = self.nodes[place].inputs[0];
+            if self.nodes[from].last_reader != place {
+                continue;
+            }
+            let Layer::Conv { weight, bias: None, stride, padding } = &self.nodes[from].layer else {
+                continue;
+            };
+            let folded = tch::no_grad(|| {
+                let gain = scale / (var + f64::from(BATCH_NORM_EPSILON)).sqrt();
+                let bias = Some(shift - mean * &gain);
+                Layer::Conv {
+                    weight: weight * gain.view([-1, 1, 1, 1]),
+                    bias,
+                    stride: *stride,
+                    padding: *padding,
+                }
+            });
+            self.nodes[from].layer = folded;
+            self.nodes[place].layer = Layer::Pass;
+        }
     }
 
     /// Logits of a batch (N, C, H, W). With `train`, batch norms use the batch's statistics and move
@@ -116,6 +168,17 @@ impl TorchNet {
     }
 }
 
+impl Net {
+    /// Whether a node may write into its first input: it alone reads it, and the node that made it needs
+    /// it for no gradient.
+    fn may_overwrite(&self, place: usize) -> bool {
+        let from = self.nodes[place].inputs[0];
+        let readers = self.nodes.iter().flat_map(|node| &node.inputs).filter(|input| **input == from);
+        let made_by = self.nodes[from.0].op;
+        readers.count() == 1 && matches!(made_by, Op::Conv { .. } | Op::BatchNorm { .. } | Op::Add)
+    }
+}
+
 impl tch::nn::ModuleT for TorchNet {
     fn forward_t(&self, images: &Values, train: bool) -> Values {
         TorchNet::forward_t(self, images, train)
@@ -129,7 +192,7 @@ fn layer(path: &Path<'_>, op: Op, rng: &mut ChaCha8Rng) -> Layer {
         Op::Conv { cin, cout, kernel, stride, padding } => {
             let weight = kaiming_fan_out(&[n(cout), n(cin), n(kernel), n(kernel)], rng);
             let weight = path.var_copy("weight", &weight);
-            Layer::Conv { weight, stride: n(stride), padding: n(padding) }
+            Layer::Conv { weight, bias: None, stride: n(stride), padding: n(padding) }
         }
         Op::BatchNorm { channels } => {
             let shape = [n(channels)];
@@ -140,8 +203,8 @@ fn layer(path: &Path<'_>, op: Op, rng: &mut ChaCha8Rng) -> Layer {
                 var: path.ones_no_train("running_var", &shape),
             }
         }
-        Op::Relu => Layer::Relu,
-        Op::Add => Layer::Add,
+        Op::Relu => Layer::Relu { in_place: false },
+        Op::Add => Layer::Add { in_place: false },
         Op::AvgPool2 => Layer::AvgPool2,
         Op::GlobalAvgPool => Layer::GlobalAvgPool,
         Op::Linear { cin, cout } => {
@@ -154,8 +217,10 @@ fn layer(path: &Path<'_>, op: Op, rng: &mut ChaCha8Rng) -> Layer {
 fn apply(layer: &Layer, inputs: &[&Values], train: bool) -> Values {
     let x = inputs[0];
     match layer {
-        Layer::Input => x.shallow_clone(),
-        Layer::Conv { weight, stride, padding } => x.conv2d(weight, None::<&Values>, *stride, *padding, 1, 1),
+        Layer::Input | Layer::Pass => x.shallow_clone(),
+        Layer::Conv { weight, bias, stride, padding } => {
+            x.conv2d(weight, bias.as_ref(), *stride, *padding, 1, 1)
+        }
         Layer::BatchNorm { scale, shift, mean, var } => x.batch_norm(
             Some(scale),
             Some(shift),
@@ -166,8 +231,10 @@ fn apply(layer: &Layer, inputs: &[&Values], train: bool) -> Values {
             f64::from(BATCH_NORM_EPSILON),
             false,
         ),
-        Layer::Relu => x.relu(),
-        Layer::Add => x + inputs[1],
+        Layer::Relu { in_place: true } => x.shallow_clone().relu_(),
+        Layer::Relu { in_place: false } => x.relu(),
+        Layer::Add { in_place: true } => x.shallow_clone().g_add_(inputs[1]),
+        Layer::Add { in_place: false } => x + inputs[1],
         Layer::AvgPool2 => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None::<i64>),
         Layer::GlobalAvgPool => x.mean_dim([2i64, 3].as_slice(), false, Kind::Float),
         Layer::Linear { weight, bias } => x.linear(weight, Some(bias)),
@@ -248,106 +315,4 @@ pub fn descend<'a>(root: &Path<'a>, name: &str) -> Path<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::resnet::Family;
-    use crate::weights::{seeded, tensors};
-
-    /// Float rounding of a sum over a convolution's window, relative to the largest value.
-    const TOLERANCE: f64 = 1e-5;
-
-    fn relative_error(got: &Values, want: &Values) -> f64 {
-        let scale = want.abs().max().double_value(&[]).max(1e-12);
-        (got - want).abs().max().double_value(&[]) / scale
-    }
-
-    fn resnet20() -> Net {
-        Family::cifar_resnet(20, 10).unwrap().base().net().unwrap()
-    }
-
-    #[test]
-    fn variables_are_the_specs_tensors() {
-        let store = VarStore::new(Device::Cpu);
-        let net = resnet20();
-        TorchNet::new(&store.root(), &net, 1).unwrap();
-        let got: Vec<(String, Vec<u32>)> =
-            weights(&store).into_iter().map(|(name, tensor)| (name, tensor.shape)).collect();
-        let mut want = tensors(&net);
-        want.sort();
-        assert_eq!(got, want);
-    }
-
-    #[test]
-    fn weights_that_go_in_come_out() {
-        let mut store = VarStore::new(Device::Cpu);
-        let net = resnet20();
-        let module = TorchNet::new(&store.root(), &net, 1).unwrap();
-        let given = seeded(&net, 7);
-        load(&mut store, &given).unwrap();
-        assert_eq!(weights(&store), given);
-        let logits = module.forward_t(&Values::zeros([2, 3, 32, 32], (Kind::Float, Device::Cpu)), false);
-        assert_eq!(logits.size(), [2, 10]);
-    }
-
-    #[test]
-    fn one_seed_gives_one_net() {
-        let fresh = |seed| {
-            let store = VarStore::new(Device::Cpu);
-            TorchNet::new(&store.root(), &resnet20(), seed).unwrap();
-            weights(&store)
-        };
-        assert_eq!(fresh(3), fresh(3));
-        assert_ne!(fresh(3), fresh(4));
-    }
-
-    #[test]
-    fn weights_that_do_not_fit_change_nothing() {
-        let mut store = VarStore::new(Device::Cpu);
-        let net = resnet20();
-        TorchNet::new(&store.root(), &net, 1).unwrap();
-        let before = weights(&store);
-        let mut given = seeded(&net, 7);
-        given.get_mut("head.fc.bias").unwrap().shape = vec![9];
-        assert!(matches!(load(&mut store, &given), Err(LoadError::Shape { .. })));
-        given.remove("head.fc.bias");
-        assert!(matches!(load(&mut store, &given), Err(LoadError::Missing(_))));
-        given = seeded(&net, 7);
-        given.insert("head.fc.scale".to_owned(), Tensor::fill(&[1], |_| 0.0));
-        assert!(matches!(load(&mut store, &given), Err(LoadError::Unknown(_))));
-        assert_eq!(weights(&store), before);
-    }
-
-    /// In eval mode a batch norm is an affine map per channel, so that its convolution can do its work.
-    #[test]
-    fn a_folded_convolution_equals_convolution_and_batch_norm() {
-        let mut net = Net::new("pair", crate::spec::FeatureMap::square(5, 9));
-        let op = Op::Conv { cin: 5, cout: 7, kernel: 3, stride: 2, padding: 1 };
-        let conv = net.push("conv", op, &[net.input_node()]);
-        net.push("bn", Op::BatchNorm { channels: 7 }, &[conv]);
-        let mut store = VarStore::new(Device::Cpu);
-        let module = TorchNet::new(&store.root(), &net, 1).unwrap();
-        load(&mut store, &seeded(&net, 2)).unwrap();
-
-        let variables = store.variables();
-        let of = |name: &str| variables[name].detach();
-        let gain = of("bn.weight") / (of("bn.running_var") + f64::from(BATCH_NORM_EPSILON)).sqrt();
-        let weight = of("conv.weight") * gain.view([7, 1, 1, 1]);
-        let bias = of("bn.bias") - of("bn.running_mean") * &gain;
-        let x = normal(&[4, 5, 9, 9], 1.0, &mut ChaCha8Rng::seed_from_u64(3));
-        let folded = x.conv2d(&weight, Some(&bias), 2, 1, 1, 1);
-        let error = relative_error(&module.forward_t(&x, false), &folded);
-        assert!(error < TOLERANCE, "{error}");
-    }
-
-    #[test]
-    fn only_training_moves_running_statistics() {
-        let store = VarStore::new(Device::Cpu);
-        let module = TorchNet::new(&store.root(), &resnet20(), 1).unwrap();
-        let x = normal(&[2, 3, 32, 32], 1.0, &mut ChaCha8Rng::seed_from_u64(3));
-        let before = weights(&store);
-        let _ = module.forward_t(&x, false);
-        assert_eq!(weights(&store), before);
-        let _ = module.forward_t(&x, true);
-        assert_ne!(weights(&store)["stem.bn.running_mean"], before["stem.bn.running_mean"]);
-    }
-}
+mod tests;

@@ -76,7 +76,21 @@ impl Host {
     /// `hanas` with these arguments, not started yet. No setting of the user's own reaches it.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("hanas"));
+        self.prepared(Command::new(program("hanas")), arguments)
+    }
+
+    /// The same, unable to write a file of more than `blocks` blocks of 512 bytes: to `hanas` that is a
+    /// disk without room.
+    #[must_use]
+    pub fn without_room(&self, blocks: u32, arguments: &[&str]) -> Command {
+        let mut shell = Command::new("sh");
+        // Who ignores the signal of the limit is told by the failing write.
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script]).arg(program("hanas"));
+        self.prepared(shell, arguments)
+    }
+
+    fn prepared(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .args(arguments)
             .current_dir(self.folder.path())

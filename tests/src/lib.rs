@@ -3,11 +3,13 @@
 //! - [`agent`]: a `hanas-agent serve` that ends with its guard;
 //! - [`host`]: `hanas` with a store and an inventory of its own, and what its store then holds;
 //! - [`mod@line`]: a serial line between two programs, slow and faulty as asked;
+//! - [`own`]: a small task of a user's own, with its images;
 //! - [`planted`]: a scripted device whose best widths are known beforehand.
 
 pub mod agent;
 pub mod host;
 pub mod line;
+pub mod own;
 pub mod planted;
 
 use std::path::PathBuf;

@@ -154,8 +154,9 @@ fn a_budget_that_no_net_meets() {
     let device = ["--device", agent.url(), "--task", "shapes10-resnet20", "--quiet"];
     let profile = [&["profile", "--samples", "4", "--allow-noisy"], &device[..]].concat();
     assert_eq!(host.run(&profile).code, Some(0));
-    let search = [&["search", "uniform", "--budget", "1us", "--images", "100", "--out", "run"], &device[..]];
-    let ended = host.run(&search.concat());
+    let own =
+        ["search", "uniform", "--budget", "1us", "--images", "100", "--cost", "paper-f", "--out", "run"];
+    let ended = host.run(&[&own[..], &device[..]].concat());
     assert!(ended.complaint(1).contains("budget"), "{}", ended.stderr);
 }
 

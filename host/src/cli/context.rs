@@ -43,7 +43,8 @@ pub(super) struct DeviceArg {
 /// Which task.
 #[derive(Debug, Clone, Args)]
 pub(super) struct TaskArg {
-    /// Net family and data: cifar10-resnet20, shapes10-resnet20, cifar100-resnet56 ...
+    /// Net family and data: cifar10-resnet20, shapes10-resnet20, cifar100-resnet56 ..., or a TOML file
+    /// that describes your own
     #[arg(long, short, value_name = "TASK")]
     pub(super) task: Task,
     /// Images a run

@@ -6,7 +6,8 @@ use clap::Args;
 
 use crate::data::cifar::{cifar10, cifar100};
 use crate::data::shapes::shapes10;
-use crate::data::{Data, Normalisation};
+use crate::data::{Data, Normalisation, own};
+use crate::task::own::OwnData;
 use crate::task::{DataSet, Task};
 
 /// Procedural images where no number is given.
@@ -15,7 +16,8 @@ const SHAPES: (usize, usize) = (4_000, 1_000);
 /// Which images.
 #[derive(Debug, Clone, Args)]
 pub(super) struct ImageArgs {
-    /// Folder of the data set's binary files [CIFAR-10: data_batch_1.bin ... test_batch.bin]
+    /// Folder of the data set's files [CIFAR-10: data_batch_1.bin ... test_batch.bin; a task of your own:
+    /// the path in its file]
     #[arg(long, env = "HANAS_DATA", value_name = "FOLDER")]
     pub(super) data: Option<PathBuf>,
     /// Train on this many images, the same number of each class [default: all]
@@ -29,27 +31,32 @@ pub(super) struct ImageArgs {
 impl ImageArgs {
     /// Reads the task's images.
     pub(super) fn load(&self, task: &Task) -> anyhow::Result<(Data, Normalisation)> {
-        let folder = || {
-            self.data.clone().ok_or_else(|| {
-                super::Usage(format!("{} needs its images: give their folder with --data", task.data.name()))
-            })
+        let folder = |set: &str| {
+            self.data
+                .clone()
+                .ok_or_else(|| super::Usage(format!("{set} needs its images: give their folder with --data")))
         };
-        let mut data = match task.data {
-            DataSet::Cifar10 => cifar10(&folder()?)?,
-            DataSet::Cifar100 => cifar100(&folder()?)?,
+        let mut data = match &task.data {
+            DataSet::Cifar10 => cifar10(&folder("cifar10")?)?,
+            DataSet::Cifar100 => cifar100(&folder("cifar100")?)?,
             DataSet::Shapes10 => {
                 let (train, test) = SHAPES;
                 shapes10(self.images.unwrap_or(train), test, task.family.input.height, self.data_seed)
             }
+            DataSet::Own(own) => {
+                let path = self.data.clone().unwrap_or_else(|| own.path.clone());
+                own::read(&OwnData { path, ..own.clone() }, &task.family)?
+            }
+        };
+        let normalisation = match task.data {
+            DataSet::Cifar10 => Normalisation::cifar10(),
+            DataSet::Cifar100 => Normalisation::cifar100(),
+            // Of all images, however many are trained on: `verify` must find the same.
+            DataSet::Shapes10 | DataSet::Own(_) => Normalisation::of(&data.train),
         };
         if let Some(images) = self.images {
             data.train = data.train.subset(images, self.data_seed)?;
         }
-        let normalisation = match task.data {
-            DataSet::Cifar10 => Normalisation::cifar10(),
-            DataSet::Cifar100 => Normalisation::cifar100(),
-            DataSet::Shapes10 => Normalisation::of(&data.train),
-        };
         Ok((data, normalisation))
     }
 }

@@ -30,6 +30,8 @@ mod runs;
 mod sampling;
 #[cfg(feature = "torch")]
 mod search;
+#[cfg(feature = "torch")]
+mod search_args;
 mod shell;
 mod space;
 mod space_reruns;
@@ -77,7 +79,7 @@ enum Command {
     Latency(latency::Command),
     /// Search a net for a device under a latency budget
     #[cfg(feature = "torch")]
-    Search(search::SearchArgs),
+    Search(search_args::SearchArgs),
     /// Train a found net (distilled from its base net)
     #[cfg(feature = "torch")]
     Train(train::TrainArgs),

@@ -8,6 +8,7 @@ use super::context::Global;
 use super::output::{Format, Table, json, text};
 use super::recorder::judge_session;
 use super::space::SPACE;
+use crate::latency::net_model::NetModel;
 use crate::space::htas::HardwareSpace;
 use crate::store::{SessionId, SessionRow, Store, StoredResult};
 use crate::task::Task;
@@ -106,6 +107,10 @@ fn replay_result(store: &Store, session: SessionId, result: &StoredResult) -> an
 fn rebuild(store: &Store, result: &StoredResult) -> anyhow::Result<Option<String>> {
     let task: Task = result.task.parse()?;
     let samples = store.samples_of(&result.sessions, result.batch)?;
+    if result.kind == "fit" {
+        let model: NetModel = serde_json::from_str(&result.text)?;
+        return Ok(Some(serde_json::to_string(&model.refit(&task.family, &samples)?)?));
+    }
     if result.model != SPACE {
         return Ok(None);
     }

@@ -12,7 +12,7 @@ use crate::latency::{Statistic, estimate};
 use crate::report::line_chart::{LineChart, Series};
 use crate::report::net_chart::Net;
 use crate::report::page::{Making, Overhead, Page, Session, Space};
-use crate::search::config::{Gate, Strategy};
+use crate::search::config::{CostKind, Gate, SearchConfig, Strategy};
 use crate::search::progress::{SearchEpoch, TrainEpoch, read_lines};
 use crate::search::run::{NetRecord, RunDir, write_whole};
 use crate::store::{DeviceId, ModelSamples, ModelSpec, Store, Visit};
@@ -133,32 +133,56 @@ fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
         });
     }
     let search: Vec<SearchEpoch> = read_lines(&dir.search_log()).unwrap_or_default();
+    if !search.is_empty() {
+        add_search(page, &name, &record.config, &search);
+    }
+    let trained: Vec<TrainEpoch> = read_lines(&dir.train_log()).unwrap_or_default();
+    if !trained.is_empty() {
+        add_training(page, &name, &trained);
+    }
+    Ok(())
+}
+
+/// Loss, accuracy and latency over a search's epochs.
+fn add_search(page: &mut Page, run: &str, config: &SearchConfig, search: &[SearchEpoch]) {
     let of = |name: &str, value: &dyn Fn(&SearchEpoch) -> f64| Series {
         name: name.to_owned(),
         points: search.iter().map(|line| (f64::from(line.epoch + 1), value(line))).collect(),
     };
-    if !search.is_empty() {
-        let losses =
-            vec![of("weights", &|line| line.weight_loss), of("architecture", &|line| line.logit_loss)];
-        page.curves.push(chart(&format!("{name}: search loss"), "cross entropy", losses));
-        if matches!(record.config.gate, Gate::Latency { .. }) {
-            let costs = vec![
-                of("expected", &|line| line.expected_cost / 1e6),
-                of("argmax net, estimated", &|line| line.estimated_cost / 1e6),
-                of("argmax net, measured", &|line| line.measured_cost / 1e6),
-                of("budget", &|line| line.target_cost / 1e6),
-            ];
-            page.curves.push(chart(&format!("{name}: latency during the search"), "ms", costs));
+    let losses = vec![of("weights", &|line| line.weight_loss), of("architecture", &|line| line.logit_loss)];
+    page.curves.push(chart(&format!("{run}: search loss"), "cross entropy", losses));
+    let accuracies = vec![
+        of("weights' half", &|line| 100.0 * line.weight_accuracy),
+        of("architecture's half", &|line| 100.0 * line.logit_accuracy),
+    ];
+    page.curves.push(chart(&format!("{run}: accuracy of sampled nets"), "accuracy, %", accuracies));
+    if matches!(config.gate, Gate::Latency { .. }) {
+        let mut costs = vec![
+            of("argmax net, estimated", &|line| line.estimated_cost / 1e6),
+            of("argmax net, measured", &|line| line.measured_cost / 1e6),
+            of("budget", &|line| line.target_cost / 1e6),
+        ];
+        // Multiply-adds have no place on an axis of time.
+        if config.cost != CostKind::Flops {
+            costs.insert(0, of("expected", &|line| line.expected_cost / 1e6));
         }
+        page.curves.push(chart(&format!("{run}: latency during the search"), "ms", costs));
     }
-    let trained: Vec<TrainEpoch> = read_lines(&dir.train_log()).unwrap_or_default();
-    if !trained.is_empty() {
-        let point = |line: &TrainEpoch| (f64::from(line.epoch + 1), 100.0 * line.accuracy);
-        let series =
-            Series { name: "training images".to_owned(), points: trained.iter().map(point).collect() };
-        page.curves.push(chart(&format!("{name}: training"), "accuracy, %", vec![series]));
-    }
-    Ok(())
+}
+
+/// Loss and accuracy over a training's epochs.
+fn add_training(page: &mut Page, run: &str, trained: &[TrainEpoch]) {
+    let point = |value: f64, line: &TrainEpoch| (f64::from(line.epoch + 1), value);
+    let loss = trained.iter().map(|line| point(line.loss, line)).collect();
+    let loss = Series { name: "training images".to_owned(), points: loss };
+    page.curves.push(chart(&format!("{run}: training loss"), "loss", vec![loss]));
+    let seen = trained.iter().map(|line| point(100.0 * line.accuracy, line)).collect();
+    let tested = trained.iter().filter_map(|line| Some(point(100.0 * line.test_accuracy?, line))).collect();
+    let series = vec![
+        Series { name: "training images".to_owned(), points: seen },
+        Series { name: "test images".to_owned(), points: tested },
+    ];
+    page.curves.push(chart(&format!("{run}: training"), "accuracy, %", series));
 }
 
 fn chart(title: &str, y_label: &str, series: Vec<Series>) -> LineChart {
@@ -185,7 +209,9 @@ const fn strategy(strategy: Strategy) -> &'static str {
         Strategy::Htas => "htas",
         Strategy::Tas { .. } => "tas",
         Strategy::Aligned => "aligned",
+        Strategy::RandomGroups => "random-groups",
         Strategy::Random => "random",
         Strategy::Uniform => "uniform",
+        Strategy::NetAdapt => "netadapt",
     }
 }

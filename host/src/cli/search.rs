@@ -2,122 +2,30 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use anyhow::Context as _;
 use hanas_models::resnet::ConvNet;
-use hanas_proto::Nanos;
+use hanas_proto::{Bytes, Nanos};
 use serde::Serialize;
 
-use super::context::{DeviceArg, Global, TaskArg, query};
+use super::context::{Global, TaskArg, query};
 use super::device_timer::{DeviceTimer, fits};
-use super::images::ImageArgs;
 use super::nets::measure;
 use super::output::{Format, json, text};
+use super::search_args::SearchArgs;
 use super::watch::Watch;
 use super::{Interrupted, interrupt, space};
+use crate::latency::net_model::{ModelKind, NetCost, NetModel};
 use crate::profile::sampling::Sampling;
 use crate::search::SearchError;
 use crate::search::choices::Choices;
-use crate::search::config::{CostKind, Gate, SearchConfig, Strategy, Temperature};
-use crate::search::htas::search::{Files, Found, Request, search};
+use crate::search::config::{CostKind, Gate, SearchConfig};
+use crate::search::latency_model::LatencyModel;
+use crate::search::progress::peak_memory_bytes;
 use crate::search::run::{NetRecord, RunDir, RunRecord, SCHEMA_VERSION};
+use crate::search::strategies::{Files, Found, Request, search};
 use crate::search::timer::NetTimer;
-
-/// What to search with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum StrategyArg {
-    /// Differentiable search in the measured space
-    Htas,
-    /// Differentiable search in TAS's unaligned grid (see --expand)
-    Tas,
-    /// Differentiable search in the aligned grid that needs no measuring
-    Aligned,
-    /// Random nets of the measured space
-    Random,
-    /// The base net made narrower all over
-    Uniform,
-}
-
-/// What the budget limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(super) enum GateArg {
-    /// Measured latency
-    #[default]
-    Latency,
-    /// Multiply-adds (the paper's gate); the budget is a share of the base net's
-    Flops,
-}
-
-/// A budget as given: a share of the base net's cost, or a latency.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Budget {
-    /// `0.5x`.
-    Share(f64),
-    /// `12ms`, `800us`, `1.5s`.
-    Latency(f64),
-}
-
-impl std::str::FromStr for Budget {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let value = |suffix: &str, scale: f64| {
-            let number: f64 = text.strip_suffix(suffix)?.trim().parse().ok()?;
-            (number.is_finite() && number > 0.0).then_some(number * scale)
-        };
-        value("x", 1.0)
-            .map(Budget::Share)
-            .or_else(|| value("ms", 1e6).map(Budget::Latency))
-            .or_else(|| value("us", 1e3).map(Budget::Latency))
-            .or_else(|| value("s", 1e9).map(Budget::Latency))
-            .ok_or_else(|| {
-                "write a latency such as 12ms or 800us, or a share of the base net's such as 0.5x".to_owned()
-            })
-    }
-}
-
-/// Arguments of `hanas search`.
-#[derive(Debug, Args)]
-pub(super) struct SearchArgs {
-    /// What to search with
-    #[arg(value_enum)]
-    strategy: StrategyArg,
-    #[command(flatten)]
-    device: DeviceArg,
-    #[command(flatten)]
-    task: TaskArg,
-    #[command(flatten)]
-    images: ImageArgs,
-    /// Latency limit, 12ms, or share of the base net's cost, 0.5x
-    #[arg(long)]
-    budget: Budget,
-    /// What the budget limits
-    #[arg(long, value_enum, default_value_t)]
-    gate: GateArg,
-    /// Width of TAS's grid, in base widths
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=2))]
-    expand: u32,
-    /// Seed: the same gives the same net
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// The paper's recipe (600 epochs, batch 256) instead of the scaled one (12, 128)
-    #[arg(long)]
-    paper: bool,
-    /// Search epochs
-    #[arg(long)]
-    epochs: Option<u32>,
-    /// Epochs before those that train weights only
-    #[arg(long)]
-    warmup_epochs: Option<u32>,
-    /// Images of a training step
-    #[arg(long)]
-    train_batch: Option<usize>,
-    /// Gumbel temperature falls in a line from 10 (TAS paper) instead of along a cosine from 5 (its code)
-    #[arg(long)]
-    linear_temperature: bool,
-    /// The run's folder; the same folder and settings go on where a search was interrupted
-    #[arg(long, short, value_name = "FOLDER")]
-    out: PathBuf,
-}
+use crate::store::{ModelSamples, SampleQuery, Store};
+use crate::task::Task;
 
 #[derive(Serialize)]
 struct Outcome {
@@ -125,6 +33,7 @@ struct Outcome {
     net: NetRecord,
     base: NetRecord,
     budget_ns: Option<f64>,
+    peak_memory_bytes: u64,
 }
 
 /// Runs the command.
@@ -142,17 +51,19 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
         );
     }
     let clock = session.facts().clock_resolution_ns;
-    let fits = fits(task, &samples, clock, 1.0)?;
-    let measured = match args.strategy {
-        StrategyArg::Htas | StrategyArg::Random => Some(space::load(&store, &query)?.value.widths()),
-        _ => None,
+    let (cost, model) = latency_model(args, task, &store, &query, &samples, clock)?;
+    let measured = match args.needs_space() {
+        true => Some(space::load(&store, &query)?.value.widths()),
+        false => None,
     };
+    // Before anything is measured or written: images that do not fit are found at once.
+    let (data, normalisation) = args.images.load(task)?;
     let base_net = task.family.base();
     let base_time = measure(&mut session, &base_net, None, *batch, &Sampling::default())?.latency;
     let mut base = NetRecord::new(&base_net)?;
     base.measured_ns = Some(base_time.value_ns);
-    let config = config(args, base_time.value_ns)?;
-    let space = config.strategy.space(&task.family, measured.as_ref())?;
+    let config = args.config(cost, base_time.value_ns)?;
+    let space = config.strategy.space(&task.family, measured.as_ref(), config.seed)?;
     let choices = Choices::new(&task.family, &space)?;
     let record = RunRecord {
         schema_version: SCHEMA_VERSION,
@@ -165,19 +76,22 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     };
     let (dir, config) = open_run(&args.out, record)?;
     dir.save_base(&base)?;
-    let (data, normalisation) = args.images.load(task)?;
     let request = Request {
         config: &config,
         choices: &choices,
         images: &data.train,
         normalisation: &normalisation,
-        fits: Some(&fits),
+        model: Some(&model),
     };
     let files = Files { checkpoint: dir.search_checkpoint(), log: dir.search_log() };
-    let mut timer = DeviceTimer::new(&mut session, fits.clone(), *batch);
+    let mut timer = DeviceTimer::new(&mut session, model.clone(), *batch);
     let mut watch = Watch::new("search", global.quiet);
     let found = search(&request, &mut timer, Some(&files), &mut watch.monitor(interrupt::watch()));
     drop(watch);
+    if let Err(SearchError::BudgetTooSmall { .. } | SearchError::BudgetTooLarge { .. }) = &found {
+        // Another budget is what comes next, most likely into the same folder.
+        dir.abandon();
+    }
     let found = found.map_err(interrupted)?;
     let net = record_of(&found, &timer)?;
     dir.save_net(&net)?;
@@ -185,47 +99,56 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
         Gate::Latency { budget_ns } => Some(budget_ns),
         Gate::Flops { .. } => None,
     };
-    print(global, &Outcome { run: args.out.clone(), net, base, budget_ns })
+    let peak_memory_bytes = peak_memory_bytes();
+    print(global, &Outcome { run: args.out.clone(), net, base, budget_ns, peak_memory_bytes })
 }
 
-fn config(args: &SearchArgs, base_ns: f64) -> anyhow::Result<SearchConfig> {
-    let strategy = match args.strategy {
-        StrategyArg::Htas => Strategy::Htas,
-        StrategyArg::Tas => Strategy::Tas { expand: args.expand },
-        StrategyArg::Aligned => Strategy::Aligned,
-        StrategyArg::Random => Strategy::Random,
-        StrategyArg::Uniform => Strategy::Uniform,
-    };
-    let gate = match (args.gate, args.budget) {
-        (GateArg::Latency, Budget::Share(share)) => Gate::Latency { budget_ns: share * base_ns },
-        (GateArg::Latency, Budget::Latency(budget_ns)) => Gate::Latency { budget_ns },
-        (GateArg::Flops, Budget::Share(ratio)) => Gate::Flops { ratio },
-        (GateArg::Flops, Budget::Latency(_)) => {
-            return Err(super::Usage(
-                "--gate flops takes a share of the base net such as --budget 0.5x".to_owned(),
-            )
-            .into());
-        }
-    };
-    let mut config = if args.paper {
-        SearchConfig::paper(strategy, gate, args.seed)
-    } else {
-        SearchConfig::scaled(strategy, gate, args.seed)
-    };
-    // The cost that steers: the paper's TAS counts multiply-adds, whatever the gate.
-    config.cost = match args.gate {
-        GateArg::Latency => CostKind::Latency,
-        GateArg::Flops if args.strategy == StrategyArg::Tas => CostKind::Flops,
-        GateArg::Flops => CostKind::Latency,
-    };
-    config.epochs = args.epochs.unwrap_or(config.epochs);
-    config.warmup_epochs = args.warmup_epochs.unwrap_or(config.warmup_epochs);
-    config.batch = args.train_batch.unwrap_or(config.batch);
-    if args.linear_temperature {
-        config.temperature = Temperature::LINEAR;
+/// The latency model that predicts and charges: the table of pairs where the cost is pairwise and there
+/// is one, else the paper's curves. Without a table a cost that was asked for by name is an error, the
+/// mode's default gives way with a note.
+fn latency_model(
+    args: &SearchArgs,
+    task: &Task,
+    store: &Store,
+    query: &SampleQuery<'_>,
+    samples: &[ModelSamples],
+    clock_ns: u32,
+) -> anyhow::Result<(CostKind, LatencyModel)> {
+    let cost = args.cost();
+    if cost != CostKind::Pairwise {
+        return Ok((cost, fits(task, samples, clock_ns, 1.0)?.into()));
     }
-    config.check()?;
-    Ok(config)
+    match pairs(task, store, query) {
+        Ok(model) => Ok((cost, model)),
+        Err(missing) if args.cost.is_some() => Err(missing),
+        Err(missing) => {
+            eprintln!("note: {missing:#}; this search predicts by the paper's curves (--cost paper-f)");
+            Ok((CostKind::Latency, fits(task, samples, clock_ns, 1.0)?.into()))
+        }
+    }
+}
+
+/// The stored table of pairs, if it covers the task's layers.
+fn pairs(task: &Task, store: &Store, query: &SampleQuery<'_>) -> anyhow::Result<LatencyModel> {
+    let saved = store.load_fit::<NetModel>(query, ModelKind::Pairwise.stored_as())?.with_context(|| {
+        format!(
+            "there is no table of pairs of {}; `hanas profile --which pairs` and `hanas latency fit --model pairwise` make one",
+            task.name
+        )
+    })?;
+    let NetCost::Pairwise(tables) = saved.value.cost else {
+        anyhow::bail!("the stored table of pairs is none; run `hanas latency fit --model pairwise` again");
+    };
+    let model = LatencyModel::Pairs(tables);
+    let missing = model.unmeasured(&task.family);
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        anyhow::bail!(
+            "the table of pairs lacks {}; run `hanas profile --which pairs` again",
+            names.join(", ")
+        );
+    }
+    Ok(model)
 }
 
 /// Opens the folder; a run that goes on keeps the budget and the space it began with, for measuring the
@@ -271,9 +194,9 @@ fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
     }
     let show =
         |ns: Option<f64>| ns.map_or_else(|| "not measured".to_owned(), |ns| Nanos::from_f64(ns).to_string());
-    let Outcome { run, net, base, budget_ns } = outcome;
+    let Outcome { run, net, base, budget_ns, peak_memory_bytes } = outcome;
     text(&format!(
-        "{}\nmultiply-adds {:.2} M (base {:.2} M), parameters {:.3} M (base {:.3} M)\nmeasured {} (base {}, budget {})\nnext: hanas train {}\n",
+        "{}\nmultiply-adds {:.2} M (base {:.2} M), parameters {:.3} M (base {:.3} M)\nmeasured {} (base {}, budget {})\npeak memory {}\nnext: hanas train {}\n",
         net.summary,
         net.macs as f64 / 1e6,
         base.macs as f64 / 1e6,
@@ -282,6 +205,7 @@ fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
         show(net.measured_ns),
         show(base.measured_ns),
         show(*budget_ns),
+        Bytes(*peak_memory_bytes),
         run.display()
     ))
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
+use hanas_proto::Bytes;
 use serde::Serialize;
 
 use super::context::Global;
@@ -13,10 +14,12 @@ use super::watch::Watch;
 use super::{Interrupted, interrupt};
 use crate::data::{Data, Normalisation};
 use crate::search::checkpoint::save_weights;
+use crate::search::progress::peak_memory_bytes;
 use crate::search::run::{RunDir, RunRecord, SCHEMA_VERSION};
 use crate::train::TrainError;
 use crate::train::config::TrainConfig;
-use crate::train::distil::{Files, Frozen, Request, train};
+use crate::train::distil::{Files, Request, train};
+use crate::train::frozen::Frozen;
 use crate::train::record::TrainRecord;
 use crate::train::teacher::teacher;
 
@@ -55,6 +58,7 @@ struct Outcome<'a> {
     run: &'a Path,
     #[serde(flatten)]
     record: TrainRecord,
+    peak_memory_bytes: u64,
 }
 
 /// Runs the command.
@@ -88,10 +92,11 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
         test_images: data.test.len(),
         test_accuracy: trained.test_accuracy,
         teacher_test_accuracy: frozen.map(|frozen| frozen.accuracy(&data.test, &normalisation)),
+        normalisation: Some(normalisation.clone()),
         config,
     };
     record.save(&dir)?;
-    print(global, &Outcome { run: &args.run, record })
+    print(global, &Outcome { run: &args.run, record, peak_memory_bytes: peak_memory_bytes() })
 }
 
 fn config(args: &TrainArgs, seed: u64) -> anyhow::Result<TrainConfig> {
@@ -139,7 +144,8 @@ fn print(global: &Global, outcome: &Outcome<'_>) -> anyhow::Result<()> {
     let base = teacher_test_accuracy.map_or_else(String::new, |of| format!(" (base net {:.2}%)", 100.0 * of));
     let run = outcome.run.display();
     text(&format!(
-        "test accuracy {:.2}%{base} on {test_images} images, last epoch\nnext: hanas export {run}; hanas verify {run} --device ...\n",
-        100.0 * test_accuracy
+        "test accuracy {:.2}%{base} on {test_images} images, last epoch\npeak memory {}\nnext: hanas export {run}; hanas verify {run} --device ...\n",
+        100.0 * test_accuracy,
+        Bytes(outcome.peak_memory_bytes)
     ))
 }

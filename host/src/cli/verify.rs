@@ -20,7 +20,7 @@ use crate::link::Session;
 use crate::search::config::Gate;
 use crate::search::run::{NetRecord, OnDevice, RunDir, RunRecord, SCHEMA_VERSION, VerifyRecord};
 
-/// Images in one inference when the answers are checked.
+/// Most images in one inference when the answers are checked.
 const CHECK_BATCH: usize = 50;
 
 /// Arguments of `hanas verify`.
@@ -102,15 +102,17 @@ fn check(
             return Ok(None);
         }
     };
-    let wanted = args.check_images.min(data.test.len()) / CHECK_BATCH * CHECK_BATCH;
-    let onnx = lower(&net.net.net()?, Init::Weights(weights), CHECK_BATCH as u32)?;
+    let most = args.check_images.min(data.test.len());
+    let batch = CHECK_BATCH.min(most).max(1);
+    let wanted = most / batch * batch;
+    let onnx = lower(&net.net.net()?, Init::Weights(weights), batch as u32)?;
     session.clear()?;
     let digest = session.upload(&onnx)?;
     session.load(0, digest, LoadOptions::default())?;
     let classes = record.task.family.classes as usize;
     let mut right = 0;
-    for start in (0..wanted).step_by(CHECK_BATCH) {
-        let places = start..start + CHECK_BATCH;
+    for start in (0..wanted).step_by(batch) {
+        let places = start..start + batch;
         let pixels: Vec<u8> =
             places.clone().flat_map(|place| normalised(data.test.image(place), &normalisation)).collect();
         let inputs = session.upload(&pixels)?;

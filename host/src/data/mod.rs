@@ -1,6 +1,7 @@
 //! Files (or a seed) -> images and labels -> batches.
 //!
 //! - [`cifar`]: CIFAR-10 and CIFAR-100 in their binary formats;
+//! - [`own`]: a user's own pictures by class, or CIFAR's binary format at any size;
 //! - [`shapes`]: ten classes of procedural images, made from a seed;
 //! - [`mod@stream`]: random numbers addressed by what they are for;
 //! - [`batches`] (feature `torch`): shuffled, augmented, normalised batches.
@@ -9,12 +10,14 @@ use std::path::PathBuf;
 
 use hanas_models::spec::FeatureMap;
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 
 use stream::{Purpose, stream};
 
 #[cfg(feature = "torch")]
 pub mod batches;
 pub mod cifar;
+pub mod own;
 pub mod shapes;
 pub mod stream;
 
@@ -61,6 +64,60 @@ pub enum DataError {
         /// Classes of the set.
         classes: u32,
     },
+    /// A file is no whole number of records.
+    #[error("{path} has {bytes} bytes, no whole number of records of {record} (a label and the pixels of the task's size); it is cut short or of another size", path = path.display())]
+    Records {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+        /// Length of a record.
+        record: usize,
+    },
+    /// A file or folder without images.
+    #[error("{path} holds no images", path = path.display())]
+    Empty {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A folder with more or fewer classes than the task.
+    #[error("{folder} holds {given} folders of classes, not {wants}; name the number of them in the task's file", folder = folder.display())]
+    Classes {
+        /// The folder.
+        folder: PathBuf,
+        /// Folders in it.
+        given: usize,
+        /// Classes of the task.
+        wants: u32,
+    },
+    /// A class that only one of the parts has.
+    #[error("class {folder} is not in train; both parts need the same classes", folder = folder.display())]
+    OtherClass {
+        /// The class's folder.
+        folder: PathBuf,
+    },
+    /// A file that is no picture, or a damaged one.
+    #[error("{path} is no PNG or JPEG picture that can be read: {source}", path = path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: image::ImageError,
+    },
+    /// A picture of another size than the task's.
+    #[error("{path} is {width}x{height} pixels, not {wants_width}x{wants_height}; pictures are not resized: bring all to the size in the task's file", path = path.display())]
+    PictureSize {
+        /// The file.
+        path: PathBuf,
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+        /// The task's width.
+        wants_width: u32,
+        /// The task's height.
+        wants_height: u32,
+    },
     /// More images are asked for than there are.
     #[error("{asked} images are asked for and the set has {given}; ask for at most {given}")]
     TooFew {
@@ -94,7 +151,7 @@ pub struct Data {
 }
 
 /// Mean and standard deviation of each channel over the training set, in pixel values 0 to 255.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Normalisation {
     /// Means.
     pub mean: Vec<f32>,

@@ -32,6 +32,8 @@ pub enum Purpose {
     RandomNets = 10,
     /// Procedural images.
     Shapes = 11,
+    /// Widths drawn one of each group.
+    RandomGroups = 12,
 }
 
 /// The generator of an address.

@@ -35,6 +35,13 @@ pub struct TypeFit {
 }
 
 impl LayerFits {
+    /// The curves' exponent. A constant carries none of its own, so a curve is asked.
+    #[must_use]
+    pub fn alpha(&self) -> f64 {
+        let curve = self.fits.values().find(|fit| fit.k_ns != 0.0);
+        curve.map_or(1.0, |fit| fit.alpha)
+    }
+
     /// Fits a curve to every type's points. Where all of a type's points have one width (the head's do)
     /// it is constant at their mean. A type without points gets no curve, see [`LayerFits::of`].
     ///

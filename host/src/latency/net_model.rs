@@ -146,6 +146,18 @@ impl NetModel {
         Ok(model)
     }
 
+    /// The same model from the same samples again, by the settings that it carries: for a replay.
+    ///
+    /// # Errors
+    /// As [`NetModel::fit`].
+    pub fn refit(&self, family: &Family, samples: &[ModelSamples]) -> Result<Self, LatencyError> {
+        let (kind, alpha) = match &self.cost {
+            NetCost::Paper(fits) => (ModelKind::Paper, fits.alpha()),
+            NetCost::Pairwise(_) => (ModelKind::Pairwise, 1.0),
+        };
+        Self::fit(kind, family, samples, self.reading, alpha)
+    }
+
     /// Predicted latency of a net, in nanoseconds.
     ///
     /// # Errors

@@ -140,16 +140,34 @@ pub fn restore(store: &tch::nn::VarStore, tensors: &Tensors) -> Result<(), Check
     Ok(())
 }
 
+/// Weights as a checkpoint's tensors.
+#[must_use]
+pub fn save_group(weights: &Weights) -> Tensors {
+    let tensor = |values: &Values| {
+        let shape: Vec<i64> = values.shape.iter().map(|&d| i64::from(d)).collect();
+        Tensor::from_slice(&values.data).view(shape.as_slice())
+    };
+    weights.iter().map(|(name, values)| (name.clone(), tensor(values))).collect()
+}
+
+/// A checkpoint's tensors as weights.
+#[must_use]
+pub fn load_group(tensors: &Tensors) -> Weights {
+    let values = |tensor: &Tensor| {
+        let flat = tensor.to_kind(Kind::Float).contiguous().view([-1]);
+        let mut data = vec![0f32; flat.numel()];
+        flat.copy_data(&mut data, flat.numel());
+        Values { shape: tensor.size().iter().map(|&d| d as u32).collect(), data }
+    };
+    tensors.iter().map(|(name, tensor)| (name.clone(), values(tensor))).collect()
+}
+
 /// Writes trained weights, readable by any safetensors reader.
 ///
 /// # Errors
 /// [`CheckpointError::Write`]; an older file is then untouched.
 pub fn save_weights(path: &Path, weights: &Weights) -> Result<(), CheckpointError> {
-    let tensor = |values: &Values| {
-        let shape: Vec<i64> = values.shape.iter().map(|&d| i64::from(d)).collect();
-        Tensor::from_slice(&values.data).view(shape.as_slice())
-    };
-    write(path, &weights.iter().map(|(name, values)| (name.clone(), tensor(values))).collect())
+    write(path, &save_group(weights))
 }
 
 /// Reads trained weights.
@@ -157,13 +175,7 @@ pub fn save_weights(path: &Path, weights: &Weights) -> Result<(), CheckpointErro
 /// # Errors
 /// [`CheckpointError::Read`] where the file is missing or damaged.
 pub fn load_weights(path: &Path) -> Result<Weights, CheckpointError> {
-    let values = |tensor: &Tensor| {
-        let flat = tensor.to_kind(Kind::Float).contiguous().view([-1]);
-        let mut data = vec![0f32; flat.numel()];
-        flat.copy_data(&mut data, flat.numel());
-        Values { shape: tensor.size().iter().map(|&d| d as u32).collect(), data }
-    };
-    Ok(read(path)?.iter().map(|(name, tensor)| (name.clone(), values(tensor))).collect())
+    Ok(load_group(&read(path)?))
 }
 
 fn read(path: &Path) -> Result<Tensors, CheckpointError> {

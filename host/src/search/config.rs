@@ -6,6 +6,7 @@ use hanas_models::resnet::Family;
 use serde::{Deserialize, Serialize};
 
 use super::SearchError;
+use crate::data::stream::{Purpose, stream};
 use crate::space::width::WidthSpace;
 
 /// Which space is searched, and how.
@@ -21,10 +22,15 @@ pub enum Strategy {
     },
     /// The aligned grid of twice the base widths: the control that measures nothing.
     Aligned,
+    /// One width drawn at random of each group of twice the base widths: the control that neither
+    /// measures nor aligns.
+    RandomGroups,
     /// Nets drawn at random from the given space; the nearest below the budget wins.
     Random,
     /// The base net with all widths scaled alike.
     Uniform,
+    /// The trained base net, made smaller coordinate by coordinate.
+    NetAdapt,
 }
 
 /// Width groups per stage (ALGORITHM 1.6).
@@ -34,12 +40,22 @@ const EXPAND: u32 = 2;
 
 impl Strategy {
     /// The width space that it searches; [`Strategy::Htas`] and [`Strategy::Random`] take the measured
-    /// one.
+    /// one, [`Strategy::RandomGroups`] draws its own from the seed.
     ///
     /// # Errors
     /// [`SearchError::Config`] where the measured space is needed and not given.
-    pub fn space(self, family: &Family, measured: Option<&WidthSpace>) -> Result<WidthSpace, SearchError> {
+    pub fn space(
+        self,
+        family: &Family,
+        measured: Option<&WidthSpace>,
+        seed: u64,
+    ) -> Result<WidthSpace, SearchError> {
         match self {
+            Self::NetAdapt => Ok(WidthSpace::aligned(family, 1, GROUPS)),
+            Self::RandomGroups => {
+                let mut rng = stream(seed, Purpose::RandomGroups, 0, 0);
+                Ok(WidthSpace::random_groups(family, EXPAND, GROUPS, &mut rng))
+            }
             Self::Tas { expand } => Ok(WidthSpace::tas(family, expand)),
             Self::Aligned | Self::Uniform => Ok(WidthSpace::aligned(family, EXPAND, GROUPS)),
             Self::Htas | Self::Random => measured.cloned().ok_or_else(|| {
@@ -73,8 +89,21 @@ pub enum Gate {
 pub enum CostKind {
     /// Expected latency by the fitted curve of each layer type (HTAS).
     Latency,
+    /// Expected latency by the table of input and output widths of each layer kind.
+    Pairwise,
     /// Expected multiply-adds (TAS).
     Flops,
+}
+
+/// How the learned logits become a net.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decode {
+    /// The likeliest choice of every row (the paper).
+    #[default]
+    Argmax,
+    /// The likeliest net within the budget; see [`decode`](super::decode).
+    Exact,
 }
 
 /// Temperature of the Gumbel softmax over the epochs.
@@ -160,6 +189,9 @@ pub struct SearchConfig {
     pub gate: Gate,
     /// What the architecture's loss is charged for.
     pub cost: CostKind,
+    /// How the logits become a net.
+    #[serde(default)]
+    pub decode: Decode,
     /// Share of the target within which a net's cost is neither charged nor rewarded, and by which a
     /// derived net may exceed it.
     pub tolerance: f64,
@@ -194,6 +226,7 @@ impl SearchConfig {
             seed,
             gate,
             cost,
+            decode: Decode::Argmax,
             tolerance: 0.05,
             cost_weight: 2.0,
             epochs: 600,

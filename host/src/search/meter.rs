@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use hanas_models::cost::macs;
+use hanas_models::layer::{Layer, LayerType};
 use hanas_models::resnet::{ConvNet, Family};
 
 use super::SearchError;
@@ -113,6 +114,22 @@ impl Meter {
         match self.gate {
             Gate::Flops { .. } => Ok(macs(&net.net()?)? as f64),
             Gate::Latency { .. } => Ok(self.ratio * timer.predict_ns(net).map_err(SearchError::Timer)?),
+        }
+    }
+
+    /// A layer's share of its net's cost without measuring.
+    ///
+    /// # Errors
+    /// As [`Meter::estimate`].
+    pub fn layer_cost(
+        &self,
+        kind: LayerType,
+        layer: &Layer,
+        timer: &dyn NetTimer,
+    ) -> Result<f64, SearchError> {
+        match self.gate {
+            Gate::Flops { .. } => Ok(macs(&layer.net())? as f64),
+            Gate::Latency { .. } => Ok(self.ratio * timer.layer_ns(kind, layer).map_err(SearchError::Timer)?),
         }
     }
 

@@ -4,11 +4,14 @@
 //!
 //! 1. [`config`]: what a search is asked for, and the paper's settings;
 //! 2. [`choices`]: which widths and depths are searched, and the nets they spell;
-//! 3. [`timer`], [`meter`]: what a net costs, predicted and measured, and how that lies to the budget;
-//! 4. [`repair`], [`random`], [`uniform`]: shrinking a net that misses its budget, and the two control
-//!    arms that need no supernet;
+//! 3. [`latency_model`], [`timer`], [`meter`]: what a net costs, predicted and measured, and how that
+//!    lies to the budget;
+//! 4. [`decode`], [`repair`]: the likeliest net within the budget, and shrinking one that misses it;
+//!    [`random`], [`uniform`]: the two control arms that need no supernet;
 //! 5. [`run`], [`progress`]: the folder and the logs of a run, and who watches it;
-//! 6. [`htas`] (feature `torch`): the differentiable search itself, with [`optim`] and [`checkpoint`].
+//! 6. [`htas`] (feature `torch`): the differentiable search itself, with [`optim`] and [`checkpoint`];
+//!    [`netadapt`]: the baseline that slims a trained net instead;
+//! 7. [`strategies`]: which of all these is run.
 
 use hanas_models::spec::SpecError;
 
@@ -18,15 +21,21 @@ use meter::Amount;
 pub mod checkpoint;
 pub mod choices;
 pub mod config;
+pub mod decode;
 #[cfg(feature = "torch")]
 pub mod htas;
+pub mod latency_model;
 pub mod meter;
+#[cfg(feature = "torch")]
+pub mod netadapt;
 #[cfg(feature = "torch")]
 pub mod optim;
 pub mod progress;
 pub mod random;
 pub mod repair;
 pub mod run;
+#[cfg(feature = "torch")]
+pub mod strategies;
 pub mod timer;
 pub mod uniform;
 pub mod weights_file;
@@ -91,14 +100,21 @@ pub enum SearchError {
     #[error("interrupted; the same command goes on from the checkpoint")]
     Interrupted,
     /// Predicting or measuring a net's latency failed.
-    #[error("timing a net: {0}")]
-    Timer(timer::TimerError),
+    #[error("cannot time a net")]
+    Timer(#[source] timer::TimerError),
+    /// The latency model does not know a layer.
+    #[error(transparent)]
+    Latency(#[from] crate::latency::LatencyError),
     /// A net that does not fit together.
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// A file of the run cannot be read or written.
     #[error(transparent)]
     Run(#[from] run::RunError),
+    /// Weights that do not fit the net.
+    #[cfg(feature = "torch")]
+    #[error(transparent)]
+    Weights(#[from] hanas_models::torch::LoadError),
     /// A checkpoint cannot be read or written.
     #[cfg(feature = "torch")]
     #[error(transparent)]

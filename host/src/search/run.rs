@@ -4,19 +4,16 @@
 //! Files are written beside their place and renamed into it, so that a full disk or a kill leaves the
 //! old one whole.
 
+mod records;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use hanas_models::cost::{macs, params};
-use hanas_models::resnet::ConvNet;
-use hanas_models::spec::SpecError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::config::SearchConfig;
-use crate::space::width::WidthSpace;
-use crate::task::Task;
+pub use records::{NetRecord, OnDevice, RunRecord, VerifyRecord};
 
 /// Version of the files' layout; another one is refused.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -64,100 +61,6 @@ pub enum RunError {
     },
 }
 
-/// What was asked: `run.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunRecord {
-    /// [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// The task.
-    pub task: Task,
-    /// Name of the device, as the user gave it.
-    pub device: String,
-    /// Images a run, on the device.
-    pub batch: u32,
-    /// Strategy, seed, gate and settings.
-    pub config: SearchConfig,
-    /// Width choices that are searched.
-    pub space: WidthSpace,
-    /// Training images taken of the set, all where absent.
-    pub train_images: Option<usize>,
-}
-
-/// What came out: `net.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NetRecord {
-    /// [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// The net.
-    pub net: ConvNet,
-    /// The net in one line.
-    pub summary: String,
-    /// Multiply-adds of one image.
-    pub macs: u64,
-    /// Trainable parameters.
-    pub params: u64,
-    /// Predicted latency, ns, where there is a device.
-    pub predicted_ns: Option<f64>,
-    /// Latency measured while searching, ns, where there is a device.
-    pub measured_ns: Option<f64>,
-    /// Reductions that brought the derived net within its budget.
-    pub repair_steps: usize,
-}
-
-/// What the device says of the net.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VerifyRecord {
-    /// See [`SCHEMA_VERSION`].
-    pub schema_version: u32,
-    /// The device, as the user named it.
-    pub device: String,
-    /// Latency as the profile's curves have it, ns.
-    pub predicted_ns: Option<f64>,
-    /// Latency as measured now, ns.
-    pub measured_ns: f64,
-    /// Its standard error, ns.
-    pub error_ns: f64,
-    /// The base net's latency, measured beside it, ns.
-    pub base_ns: f64,
-    /// The limit, ns.
-    pub budget_ns: Option<f64>,
-    /// Whether the measured latency is within the limit and its tolerance.
-    pub within_budget: Option<bool>,
-    /// What the device answers on test images.
-    pub on_device: Option<OnDevice>,
-    /// Why the measurement is not to be trusted; empty where it is.
-    pub doubts: Vec<String>,
-}
-
-/// Test images classified by the device.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct OnDevice {
-    /// How many.
-    pub images: usize,
-    /// Share that came out right.
-    pub accuracy: f64,
-}
-
-impl NetRecord {
-    /// The record of a net that was not timed.
-    ///
-    /// # Errors
-    /// [`SpecError`] where the net does not fit together.
-    pub fn new(net: &ConvNet) -> Result<Self, SpecError> {
-        let graph = net.net()?;
-        Ok(Self {
-            schema_version: SCHEMA_VERSION,
-            summary: net.summary(),
-            macs: macs(&graph)?,
-            params: params(&graph),
-            net: net.clone(),
-            predicted_ns: None,
-            measured_ns: None,
-            repair_steps: 0,
-        })
-    }
-}
-
 /// A run's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir {
@@ -181,6 +84,18 @@ impl RunDir {
         fs::create_dir_all(path).map_err(|source| RunError::Write { path: path.to_owned(), source })?;
         save(&file, record)?;
         Ok(run)
+    }
+
+    /// Gives the folder back where nothing has come out of the run yet, so that it is free for another.
+    pub fn abandon(&self) {
+        if self.search_checkpoint().exists() || self.file("net.json").exists() {
+            return;
+        }
+        // What cannot be removed stays: the next search says that the folder holds a run.
+        for name in ["run.json", "base.json"] {
+            fs::remove_file(self.file(name)).ok();
+        }
+        fs::remove_dir(&self.path).ok();
     }
 
     /// The folder of a run that exists.
@@ -338,8 +253,10 @@ pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, RunError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::{Gate, Strategy};
+    use super::super::config::{Gate, SearchConfig, Strategy};
     use super::*;
+    use crate::space::width::WidthSpace;
+    use crate::task::Task;
 
     fn record() -> RunRecord {
         let task: Task = "shapes10-resnet20".parse().unwrap();
@@ -364,6 +281,12 @@ mod tests {
         let mut other = record();
         other.config.seed = 4;
         assert!(matches!(RunDir::create(&path, &other), Err(RunError::Occupied { .. })));
+        run.abandon();
+        assert!(!path.exists());
+        let run = RunDir::create(&path, &other).unwrap();
+        run.save_net(&NetRecord::new(&other.task.family.base()).unwrap()).unwrap();
+        run.abandon();
+        assert!(run.net().is_ok() && run.record().is_ok());
     }
 
     #[test]

@@ -1,20 +1,29 @@
 //! A net -> its latency. The search asks through [`NetTimer`]; the command line answers from a device,
 //! tests from fitted curves.
 
+use hanas_models::layer::{Layer, LayerType, layers};
 use hanas_models::resnet::ConvNet;
 
-use crate::latency::layers::LayerFits;
+use super::latency_model::LatencyModel;
 
 /// Why a net could not be timed; whatever the one who times it reports.
 pub type TimerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Predicts and measures the latency of whole nets.
 pub trait NetTimer {
-    /// Predicted latency in nanoseconds; called at every step, so it must be cheap.
+    /// Predicted share of a layer in its net's latency, in nanoseconds; must be cheap.
     ///
     /// # Errors
     /// Whatever keeps it from predicting.
-    fn predict_ns(&self, net: &ConvNet) -> Result<f64, TimerError>;
+    fn layer_ns(&self, kind: LayerType, layer: &Layer) -> Result<f64, TimerError>;
+
+    /// Predicted latency of a net in nanoseconds, the sum of its layers'; called at every step.
+    ///
+    /// # Errors
+    /// Whatever keeps it from predicting.
+    fn predict_ns(&self, net: &ConvNet) -> Result<f64, TimerError> {
+        layers(net)?.iter().map(|(kind, layer)| self.layer_ns(*kind, layer)).sum()
+    }
 
     /// Measured latency in nanoseconds; called once an epoch, and while a net is repaired.
     ///
@@ -28,7 +37,7 @@ pub trait NetTimer {
 pub struct NoTimer;
 
 impl NetTimer for NoTimer {
-    fn predict_ns(&self, _: &ConvNet) -> Result<f64, TimerError> {
+    fn layer_ns(&self, _: LayerType, _: &Layer) -> Result<f64, TimerError> {
         Err("a latency budget needs a profiled device; give --device, or a budget in multiply-adds".into())
     }
 
@@ -37,12 +46,12 @@ impl NetTimer for NoTimer {
     }
 }
 
-/// A device that runs every net at a fixed multiple of what the curves predict: the known answer that
+/// A device that runs every net at a fixed multiple of what a model predicts: the known answer that
 /// tests check a search against.
 #[derive(Debug, Clone)]
 pub struct FitTimer {
-    /// The curves.
-    pub fits: LayerFits,
+    /// The model.
+    pub model: LatencyModel,
     /// Measured over predicted latency.
     pub factor: f64,
     /// Nets measured so far.
@@ -52,14 +61,14 @@ pub struct FitTimer {
 impl FitTimer {
     /// A timer that measures `factor` times what it predicts.
     #[must_use]
-    pub const fn new(fits: LayerFits, factor: f64) -> Self {
-        Self { fits, factor, measured: 0 }
+    pub fn new(model: impl Into<LatencyModel>, factor: f64) -> Self {
+        Self { model: model.into(), factor, measured: 0 }
     }
 }
 
 impl NetTimer for FitTimer {
-    fn predict_ns(&self, net: &ConvNet) -> Result<f64, TimerError> {
-        Ok(self.fits.predict_ns(net)?)
+    fn layer_ns(&self, kind: LayerType, layer: &Layer) -> Result<f64, TimerError> {
+        Ok(self.model.layer_ns(kind, layer)?)
     }
 
     fn measure_ns(&mut self, net: &ConvNet) -> Result<f64, TimerError> {
@@ -75,6 +84,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::latency::fit::PowerFit;
+    use crate::latency::layers::LayerFits;
 
     /// Curves whose slope and intercept differ by layer type.
     pub(crate) fn fits(family: &Family) -> LayerFits {

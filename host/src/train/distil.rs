@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use hanas_models::spec::Net;
-use hanas_models::torch::{TorchNet, load, weights};
+use hanas_models::torch::{TorchNet, weights};
 use hanas_models::weights::Weights;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -15,63 +15,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
 use super::config::TrainConfig;
+use super::frozen::{Frozen, accuracy};
 use crate::data::batches::{Batch, Batches, epoch};
 use crate::data::stream::{Purpose, stream};
-use crate::data::{Data, ImageSet, Normalisation};
+use crate::data::{Data, Normalisation};
 use crate::search::checkpoint::{Checkpoint, CheckpointError, restore, variables};
 use crate::search::htas::step::correct;
 use crate::search::optim::{Sgd, trainable};
 use crate::search::progress::{Event, JsonLines, Monitor, TrainEpoch, peak_memory_bytes};
-
-/// Images per batch where nothing is trained.
-const TEST_BATCH: usize = 250;
-
-/// A net with weights that do not move.
-#[derive(Debug)]
-pub struct Frozen {
-    net: TorchNet,
-    _store: VarStore,
-}
-
-impl Frozen {
-    /// The net with these weights.
-    ///
-    /// # Errors
-    /// [`TrainError`] where the net does not fit together or the weights do not fit it.
-    pub fn new(net: &Net, weights: &Weights) -> Result<Self, TrainError> {
-        let mut store = VarStore::new(Device::Cpu);
-        let module = TorchNet::new(&store.root(), net, 0)?;
-        load(&mut store, weights)?;
-        store.freeze();
-        Ok(Self { net: module, _store: store })
-    }
-
-    /// Logits of a batch, by running statistics.
-    pub fn logits(&self, images: &Tensor) -> Tensor {
-        tch::no_grad(|| self.net.forward_t(images, false))
-    }
-
-    /// Share of a set's images that it classifies right.
-    #[must_use]
-    pub fn accuracy(&self, images: &ImageSet, normalisation: &Normalisation) -> f64 {
-        accuracy(&self.net, images, normalisation)
-    }
-}
-
-/// Share of a set's images that a net classifies right, in eval mode.
-#[must_use]
-pub fn accuracy(net: &TorchNet, images: &ImageSet, normalisation: &Normalisation) -> f64 {
-    let batches = Batches::new(images, normalisation);
-    let places: Vec<usize> = (0..images.len()).collect();
-    let hits: u64 = places
-        .chunks(TEST_BATCH)
-        .map(|places| {
-            let Batch { images, labels } = batches.plain(places);
-            correct(&tch::no_grad(|| net.forward_t(&images, false)), &labels)
-        })
-        .sum();
-    hits as f64 / images.len().max(1) as f64
-}
 
 /// What a training works on.
 #[derive(Debug)]

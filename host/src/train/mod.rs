@@ -2,11 +2,17 @@
 //!
 //! - [`config`]: settings, the paper's by default, and the learning rate's course;
 //! - [`distil`] (feature `torch`): training from scratch, with or without a teacher;
+//! - [`frozen`] (feature `torch`): a trained net that is only asked;
+//! - [`mod@bench`] (feature `torch`): what a step costs;
 //! - [`teacher`] (feature `torch`): the trained base net, kept on disk for all runs of a task.
 
+#[cfg(feature = "torch")]
+pub mod bench;
 pub mod config;
 #[cfg(feature = "torch")]
 pub mod distil;
+#[cfg(feature = "torch")]
+pub mod frozen;
 pub mod record;
 #[cfg(feature = "torch")]
 pub mod teacher;

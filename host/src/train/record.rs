@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::TrainConfig;
+use crate::data::Normalisation;
 use crate::search::run::{self, RunDir, RunError};
 
 /// How well the net does, and how it was trained.
@@ -18,6 +19,9 @@ pub struct TrainRecord {
     pub test_accuracy: f64,
     /// The same of the base net that was the teacher.
     pub teacher_test_accuracy: Option<f64>,
+    /// What its input is normalised with: (pixel - mean) / deviation, pixels 0 to 255, by channel.
+    #[serde(default)]
+    pub normalisation: Option<Normalisation>,
     /// How it was trained.
     pub config: TrainConfig,
 }

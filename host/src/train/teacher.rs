@@ -7,7 +7,8 @@ use hanas_models::spec::Net;
 
 use super::TrainError;
 use super::config::TrainConfig;
-use super::distil::{Files, Frozen, Request, train};
+use super::distil::{Files, Request, train};
+use super::frozen::Frozen;
 use crate::data::{Data, Normalisation};
 use crate::search::checkpoint::{load_weights, save_weights};
 use crate::search::progress::Monitor;

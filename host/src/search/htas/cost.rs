@@ -4,18 +4,19 @@
 //! probability that the stage keeps it. A 1x1 shortcut without stride counts with the probability that
 //! the widths it joins differ, because only then the derived net has one.
 
-use hanas_models::layer::LayerType;
+use hanas_models::layer::{LayerKind, LayerType, Place};
 use tch::{Kind, Tensor};
 
 use super::super::choices::Choices;
+use super::super::latency_model::LatencyModel;
 use super::sample::ArchLogits;
-use crate::latency::layers::LayerFits;
 
 /// What a layer costs.
 #[derive(Debug, Clone, Copy)]
 pub enum LayerCost<'a> {
-    /// Nanoseconds, by the fitted curve of its type at E\[cout\] (HTAS, Eq. 8).
-    Latency(&'a LayerFits),
+    /// Nanoseconds: by the fitted curve of its type at E\[cout\] (HTAS, Eq. 8), or by the table of its
+    /// kind at (E\[cin\], E\[cout\]).
+    Latency(&'a LatencyModel),
     /// Multiply-adds, as the product of E\[cin\] and E\[cout\] (TAS).
     Flops,
 }
@@ -23,23 +24,34 @@ pub enum LayerCost<'a> {
 /// A layer as the expectation sees it.
 struct Expected<'t> {
     kind: LayerType,
-    kernel: u32,
-    /// Side of the output map, in pixels.
-    side: u32,
+    layer: LayerKind,
     cin: &'t Tensor,
     cout: &'t Tensor,
 }
 
 impl LayerCost<'_> {
-    fn of(&self, layer: &Expected<'_>) -> Tensor {
+    fn of(&self, at: &Expected<'_>) -> Tensor {
         match self {
-            Self::Latency(fits) => match fits.of(layer.kind) {
-                Some(fit) => layer.cout.pow_tensor_scalar(fit.alpha) * fit.k_ns + fit.b_ns,
-                None => layer.cout.zeros_like(),
+            Self::Latency(LatencyModel::Curves(fits)) => match fits.of(at.kind) {
+                Some(fit) => at.cout.pow_tensor_scalar(fit.alpha) * fit.k_ns + fit.b_ns,
+                None => at.cout.zeros_like(),
+            },
+            Self::Latency(LatencyModel::Pairs(pairs)) => match pairs.grids.get(&at.layer) {
+                Some(grid) => {
+                    let slope = grid.slope(at.cin.double_value(&[]), at.cout.double_value(&[]));
+                    // Zero in value: they carry the table's derivatives.
+                    let rise = |x: &Tensor, per: f64| (x - x.detach()) * per;
+                    rise(at.cin, slope.per_cin_ns) + rise(at.cout, slope.per_cout_ns) + slope.ns
+                }
+                None => at.cout.zeros_like(),
             },
             Self::Flops => {
-                let per_pair = f64::from(layer.kernel).powi(2) * f64::from(layer.side).powi(2);
-                layer.cin * layer.cout * per_pair
+                let kernel = match at.layer {
+                    LayerKind::Conv { kernel, .. } => kernel,
+                    LayerKind::Shortcut { .. } | LayerKind::Head { .. } => 1,
+                };
+                let per_pair = f64::from(kernel).powi(2) * f64::from(at.layer.output_side()).powi(2);
+                at.cin * at.cout * per_pair
             }
         }
     }
@@ -47,7 +59,7 @@ impl LayerCost<'_> {
     /// What turns the sum over layers into the cost of a whole net.
     const fn calibration(&self) -> f64 {
         match self {
-            Self::Latency(fits) => fits.calibration,
+            Self::Latency(model) => model.calibration(),
             Self::Flops => 1.0,
         }
     }
@@ -85,16 +97,18 @@ pub fn expected(choices: &Choices, logits: &ArchLogits, cost: LayerCost<'_>) -> 
 
     let mut side = family.input.height;
     let (cin, cout) = (&constant(family.input.channels), &rows[0].mean);
-    let mut total = cost.of(&Expected { kind: LayerType::Stem, kernel: 3, side, cin, cout });
+    let layer = LayerKind::Conv { kernel: 3, stride: 1, side };
+    let mut total = cost.of(&Expected { kind: LayerType::Stem, layer, cin, cout });
     let mut input = Joint::of(&one, &rows[0]);
     for (s, stage) in family.stages.iter().enumerate() {
-        side /= stage.stride;
         let depth = softmax(&logits.depths[s]);
         let mut ends = Vec::new();
         for b in 0..stage.blocks as usize {
             let stride = if b == 0 { stage.stride } else { 1 };
             let at = choices.row(s, b);
-            let block = block(cost, s, stride, side, &input, [&rows[at], &rows[at + 1]]);
+            let place = Place { stage: s, stride, side };
+            let block = block(cost, place, &input, [&rows[at], &rows[at + 1]]);
+            side /= stride;
             total += block * kept(&depth, &choices.depths[s], b);
             input = Joint::of(&one, &rows[at + 1]);
             if let Some(k) = choices.depths[s].iter().position(|&kept| kept as usize == b + 1) {
@@ -104,26 +118,23 @@ pub fn expected(choices: &Choices, logits: &ArchLogits, cost: LayerCost<'_>) -> 
         input = Joint::over(ends);
     }
     let (cin, cout) = (&input.mean, &constant(family.classes));
-    total += cost.of(&Expected { kind: LayerType::Head, kernel: 1, side: 1, cin, cout });
+    let layer = LayerKind::Head { side };
+    total += cost.of(&Expected { kind: LayerType::Head, layer, cin, cout });
     total * cost.calibration()
 }
 
 /// Expected cost of one block that is there: a, b and its shortcut.
-fn block(
-    cost: LayerCost<'_>,
-    stage: usize,
-    stride: u32,
-    side: u32,
-    input: &Joint<'_>,
-    [a, b]: [&Row; 2],
-) -> Tensor {
-    let conv = |stride, cin, cout| {
-        cost.of(&Expected { kind: LayerType::Conv { stage, stride }, kernel: 3, side, cin, cout })
+fn block(cost: LayerCost<'_>, at: Place, input: &Joint<'_>, [a, b]: [&Row; 2]) -> Tensor {
+    let Place { stage, stride, side } = at;
+    let conv = |stride, side, cin, cout| {
+        let layer = LayerKind::Conv { kernel: 3, stride, side };
+        cost.of(&Expected { kind: LayerType::Conv { stage, stride }, layer, cin, cout })
     };
     let kind = LayerType::Shortcut { stage, stride };
-    let shortcut = cost.of(&Expected { kind, kernel: 1, side, cin: &input.mean, cout: &b.mean });
+    let layer = LayerKind::Shortcut { stride, side };
+    let shortcut = cost.of(&Expected { kind, layer, cin: &input.mean, cout: &b.mean });
     let there = if stride == 2 { Tensor::from(1.0f64) } else { 1.0 - input.matches(b) };
-    conv(stride, &input.mean, &a.mean) + conv(1, &a.mean, &b.mean) + shortcut * there
+    conv(stride, side, &input.mean, &a.mean) + conv(1, side / stride, &a.mean, &b.mean) + shortcut * there
 }
 
 /// rho_b: probability that the stage keeps more than `block` blocks.
@@ -171,6 +182,7 @@ mod tests {
 
     use super::super::super::choices::tests::tiny_choices;
     use super::super::super::choices::{Logits, Picks};
+    use super::super::super::latency_model::tests::pairs;
     use super::super::super::timer::tests::fits;
     use super::*;
 
@@ -251,7 +263,8 @@ mod tests {
         let (values, logits) = (random_logits(&choices), ArchLogits::new(&choices, 1));
         set(&logits, &values);
         let fits = fits(&choices.family);
-        let got = expected(&choices, &logits, LayerCost::Latency(&fits)).double_value(&[]);
+        let model = LatencyModel::Curves(fits.clone());
+        let got = expected(&choices, &logits, LayerCost::Latency(&model)).double_value(&[]);
         let curve = |kind, _, _, _, cout| fits.of(kind).unwrap().at(cout);
         let want = fits.calibration * reference(&choices, &values, curve);
         assert!((got / want - 1.0).abs() < TOLERANCE, "{got} ns, not {want}");
@@ -286,18 +299,21 @@ mod tests {
         let got = expected(&choices, &logits, LayerCost::Flops).double_value(&[]);
         let want = macs(&net.net().unwrap()).unwrap() as f64;
         assert!((got / want - 1.0).abs() < TOLERANCE, "{got}, not {want}");
-        let fits = fits(&choices.family);
-        let got = expected(&choices, &logits, LayerCost::Latency(&fits)).double_value(&[]);
-        let want = fits.predict_ns(&net).unwrap();
-        assert!((got / want - 1.0).abs() < TOLERANCE, "{got}, not {want}");
+        let family = &choices.family;
+        for model in [LatencyModel::Curves(fits(family)), LatencyModel::Pairs(pairs(family))] {
+            let got = expected(&choices, &logits, LayerCost::Latency(&model)).double_value(&[]);
+            let want = model.predict_ns(&net).unwrap();
+            assert!((got / want - 1.0).abs() < TOLERANCE, "{got}, not {want}");
+        }
     }
 
     #[test]
     fn cost_falls_towards_narrower_and_shallower() {
         let choices = tiny_choices(2);
         let logits = ArchLogits::new(&choices, 1);
-        let fits = fits(&choices.family);
-        for cost in [LayerCost::Flops, LayerCost::Latency(&fits)] {
+        let family = &choices.family;
+        let (curves, pairs) = (LatencyModel::Curves(fits(family)), LatencyModel::Pairs(pairs(family)));
+        for cost in [LayerCost::Flops, LayerCost::Latency(&curves), LayerCost::Latency(&pairs)] {
             let inputs: Vec<&Tensor> = logits.widths.iter().chain(&logits.depths).collect();
             let total = expected(&choices, &logits, cost).log();
             for gradient in Tensor::run_backward(&[&total], &inputs, false, false) {
@@ -307,6 +323,34 @@ mod tests {
                     "{cost:?}"
                 );
             }
+        }
+    }
+
+    /// The table's cost has the derivatives of its finite differences.
+    #[test]
+    fn pairwise_gradients_are_finite_differences() {
+        // Doubles inside, logits in single precision: a step large enough to be seen in them, small enough
+        // to stay between two of the table's nodes.
+        const STEP: f64 = 1e-3;
+        let choices = tiny_choices(2);
+        let model = LatencyModel::Pairs(pairs(&choices.family));
+        let cost = LayerCost::Latency(&model);
+        let logits = ArchLogits::new(&choices, 1);
+        let values = random_logits(&choices);
+        set(&logits, &values);
+        let inputs: Vec<&Tensor> = logits.widths.iter().collect();
+        let total = expected(&choices, &logits, cost);
+        let gradients = Tensor::run_backward(&[&total], &inputs, false, false);
+        for row in [0, 1, 2, 6, 12] {
+            let at = |by: f64| {
+                let mut moved = values.clone();
+                moved.widths[row][2] += by;
+                set(&logits, &moved);
+                expected(&choices, &logits, cost).double_value(&[])
+            };
+            let difference = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+            let got = gradients[row].double_value(&[2]);
+            assert!((got / difference - 1.0).abs() < 0.01, "row {row}: {got}, not {difference}");
         }
     }
 }

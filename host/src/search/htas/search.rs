@@ -1,107 +1,57 @@
 //! The search itself: epochs of weight and architecture steps, the gate that charges for cost, the
-//! checkpoint, and the net that comes out.
+//! checkpoint, and the logits that come out.
 //!
 //! Same seed, same net, as far as the timer's answers are the same; every random number has an address
 //! (see [`crate::data::stream`]), so that a search resumed at any step is the uninterrupted one.
 
 use std::f64::consts::PI;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use hanas_models::resnet::ConvNet;
+use hanas_models::resnet::Family;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use super::super::SearchError;
 use super::super::checkpoint::{Checkpoint, CheckpointError, restore, variables};
-use super::super::choices::{Choices, Logits};
-use super::super::config::{CostKind, SearchConfig, Strategy};
+use super::super::choices::Logits;
+use super::super::config::{CostKind, SearchConfig};
+use super::super::latency_model::LatencyModel;
 use super::super::meter::{Meter, Side};
 use super::super::progress::{Event, JsonLines, Monitor, SearchEpoch, peak_memory_bytes};
-use super::super::repair::repair;
+use super::super::strategies::{Files, Request};
 use super::super::timer::NetTimer;
-use super::super::{SearchError, random, uniform};
 use super::conv::Form;
 use super::cost::{LayerCost, expected};
 use super::step::{Outcome, Stepper};
 use crate::data::batches::{Batches, epoch};
 use crate::data::stream::{Purpose, stream};
-use crate::data::{ImageSet, Normalisation};
-use crate::latency::layers::LayerFits;
 
-/// What a search works on.
-#[derive(Debug)]
-pub struct Request<'a> {
-    /// Settings.
-    pub config: &'a SearchConfig,
-    /// Widths and depths.
-    pub choices: &'a Choices,
-    /// Training images; the search halves them itself.
-    pub images: &'a ImageSet,
-    /// Their normalisation.
-    pub normalisation: &'a Normalisation,
-    /// Fitted curves, for [`CostKind::Latency`].
-    pub fits: Option<&'a LayerFits>,
-}
-
-/// Where a search writes.
-#[derive(Debug, Clone)]
-pub struct Files {
-    /// Where it stands.
-    pub checkpoint: PathBuf,
-    /// One line per epoch.
-    pub log: PathBuf,
-}
-
-/// What a search found.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Found {
-    /// The net.
-    pub net: ConvNet,
-    /// Its cost in the gate's unit: measured nanoseconds, or multiply-adds.
-    pub cost: f64,
-    /// Its measured latency, where the gate is one of latency.
-    pub measured_ns: Option<f64>,
-    /// Reductions that brought it within the budget.
-    pub repair_steps: usize,
-    /// The logits that it was derived from, if any.
-    pub logits: Option<Logits>,
-}
-
-/// Runs the strategy that the settings name. With `files`, an earlier run that was stopped goes on.
+/// Searches the choices and returns the logits of the last epoch. With `files`, an earlier run that was
+/// stopped goes on.
 ///
 /// # Errors
 /// [`SearchError`]; [`SearchError::Interrupted`] after the checkpoint is written.
 pub fn search(
     request: &Request<'_>,
+    meter: &mut Meter,
     timer: &mut dyn NetTimer,
     files: Option<&Files>,
     monitor: &mut Monitor<'_>,
-) -> Result<Found, SearchError> {
-    let Request { config, choices, .. } = *request;
-    config.check()?;
-    let mut meter = Meter::new(config.gate, config.tolerance, &choices.family)?;
-    match config.strategy {
-        Strategy::Uniform => {
-            let (net, cost) = uniform::search(&choices.family, &mut meter, timer)?;
-            Ok(found(net, cost, &meter, 0, None))
-        }
-        Strategy::Random => {
-            meter.check_bounds(choices, timer)?;
-            let (picks, cost) = random::search(choices, config.random_nets, config.seed, &mut meter, timer)?;
-            Ok(found(choices.net(&picks), cost, &meter, 0, None))
-        }
-        Strategy::Htas | Strategy::Tas { .. } | Strategy::Aligned => {
-            meter.check_bounds(choices, timer)?;
-            let logits = Session::new(request)?.run(&mut meter, timer, files, monitor)?;
-            let picks = choices.argmax(&logits);
-            let fixed = repair(choices, &logits, picks, &mut meter, timer)?;
-            Ok(found(choices.net(&fixed.picks), fixed.cost, &meter, fixed.steps, Some(logits)))
-        }
-    }
+) -> Result<Logits, SearchError> {
+    Session::new(request)?.run(meter, timer, files, monitor)
 }
 
-fn found(net: ConvNet, cost: f64, meter: &Meter, repair_steps: usize, logits: Option<Logits>) -> Found {
-    Found { measured_ns: meter.measured_ns(&net), net, cost, repair_steps, logits }
+fn layer_cost(kind: CostKind, model: Option<&LatencyModel>) -> Result<LayerCost<'_>, SearchError> {
+    match (kind, model) {
+        (CostKind::Flops, _) => Ok(LayerCost::Flops),
+        (CostKind::Latency, Some(model @ LatencyModel::Curves(_)))
+        | (CostKind::Pairwise, Some(model @ LatencyModel::Pairs(_))) => Ok(LayerCost::Latency(model)),
+        (CostKind::Latency | CostKind::Pairwise, _) => Err(SearchError::Config(
+            "a latency cost needs a latency model of its kind; run 'hanas profile' for this task, or take --cost flops"
+                .to_owned(),
+        )),
+    }
 }
 
 /// Sums over the steps of an epoch so far.
@@ -118,6 +68,7 @@ struct Sums {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Note {
     config: SearchConfig,
+    family: Family,
     widths: Vec<Vec<u32>>,
     images: usize,
     epoch: u32,
@@ -139,21 +90,15 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(request: &'a Request<'a>) -> Result<Self, SearchError> {
-        let Request { config, choices, images, normalisation, fits } = *request;
-        let cost = match (config.cost, fits) {
-            (CostKind::Flops, _) => LayerCost::Flops,
-            (CostKind::Latency, Some(fits)) => LayerCost::Latency(fits),
-            (CostKind::Latency, None) => {
-                let complaint = "a latency cost needs fitted curves; run 'hanas profile' for this task, or take --gate flops";
-                return Err(SearchError::Config(complaint.to_owned()));
-            }
-        };
+        let Request { config, choices, images, normalisation, .. } = *request;
+        let cost = layer_cost(config.cost, request.model)?;
         let halves = images.halves(config.seed);
         if halves.0.is_empty() || halves.1.is_empty() {
             return Err(SearchError::Images { images: images.len() });
         }
         let note = Note {
             config: config.clone(),
+            family: choices.family.clone(),
             widths: choices.widths.clone(),
             images: images.len(),
             epoch: 0,
@@ -326,7 +271,7 @@ impl<'a> Session<'a> {
         let Some((checkpoint, note)) = Checkpoint::load::<Note>(path)? else {
             return Ok(());
         };
-        let own = |note: &Note| (note.config.clone(), note.widths.clone(), note.images);
+        let own = |note: &Note| (note.config.clone(), note.family.clone(), note.widths.clone(), note.images);
         if own(&note) != own(&self.note) {
             return Err(CheckpointError::Settings { path: path.to_owned() }.into());
         }
@@ -339,6 +284,3 @@ impl<'a> Session<'a> {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -125,8 +125,9 @@ impl Supernet {
             Shortcut::Projected(conv) => (run(conv, x, mix_b, width), width),
         };
         // The narrower side counts as zero beyond its channels: the wider one's tail is kept.
-        let mut sum = run(&block.b, &inner, mix_b, channels) + pad_channels(&shortcut, channels);
-        sum.relu_()
+        let mut sum = run(&block.b, &inner, mix_b, channels);
+        // The mixing convolution before it needs its output for no gradient.
+        sum.g_add_(&pad_channels(&shortcut, channels)).relu_()
     }
 
     /// The maps at all depth choices, interpolated to the widest and weighted by the gate.

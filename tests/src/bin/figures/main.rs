@@ -4,6 +4,8 @@
 
 mod latency;
 mod stability;
+#[cfg(feature = "torch")]
+mod training;
 mod transfer;
 
 use std::ops::ControlFlow;
@@ -49,7 +51,14 @@ const GROUPS: &[(&str, Measure)] = &[
     ("overhead", || Ok(vec![beside_tract()?, per_node()?])),
     ("profile", || Ok(vec![profile_tcp()?, profile_serial()?])),
     #[cfg(feature = "torch")]
-    ("supernet", || Ok(vec![supernet()?])),
+    ("supernet", || Ok(vec![training::supernet()?])),
+    #[cfg(feature = "torch")]
+    ("steps", || {
+        Ok([training::htas_steps(2)?, training::htas_steps(1)?, vec![training::kd_step()?]]
+            .into_iter()
+            .flatten()
+            .collect())
+    }),
     ("latency", latency::models),
     ("reruns", stability::reruns),
     ("racing", stability::racing),
@@ -322,28 +331,4 @@ fn profile_serial() -> Result<Figure> {
     let url = format!("serial://{}?baud=115200", line.host_side.display());
     let how = "the same through two pseudo-terminals limited to 11520 bytes a second each way".to_owned();
     Ok(Figure { key: "profile_224x60_115200_baud_s", value: profile(&url)?, goal: "<= 60", how })
-}
-
-#[cfg(feature = "torch")]
-fn supernet() -> Result<Figure> {
-    use hanas::search::choices::Choices;
-    use hanas::search::htas::bench::step_times;
-    use hanas::search::htas::conv::Form;
-    use hanas::space::width::WidthSpace;
-
-    let family = Family::cifar_resnet(20, 10)?;
-    let choices = Choices::new(&family, &WidthSpace::aligned(&family, 2, 8))?;
-    let mut ratios = Vec::new();
-    for seed in 0..3 {
-        let total = |form| {
-            let (weight, logit) = step_times(&choices, form, 128, 1, seed).medians_ns();
-            (weight + logit) as f64
-        };
-        let sliced = total(Form::Sliced);
-        ratios.push(total(Form::Padded) / sliced);
-    }
-    let how =
-        "ResNet20, e = 2, batch 128: weight and architecture step, padded over sliced, median of 3 pairs"
-            .to_owned();
-    Ok(Figure { key: "supernet_step_speedup_vs_padded", value: median(&mut ratios), goal: ">= 2", how })
 }

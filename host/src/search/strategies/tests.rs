@@ -2,11 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::super::super::choices::tests::tiny_choices;
-use super::super::super::config::{AdamConfig, Gate};
-use super::super::super::progress::read_lines;
-use super::super::super::timer::tests::fits;
-use super::super::super::timer::{FitTimer, NoTimer};
+use super::super::SearchError;
+use super::super::checkpoint::CheckpointError;
+use super::super::choices::tests::tiny_choices;
+use super::super::config::{AdamConfig, CostKind, Gate};
+use super::super::latency_model::tests::pairs;
+use super::super::progress::{Event, SearchEpoch, read_lines};
+use super::super::timer::tests::fits;
+use super::super::timer::{FitTimer, NoTimer};
 use super::*;
 use crate::data::Data;
 use crate::data::shapes::shapes10;
@@ -18,7 +21,7 @@ const FACTOR: f64 = 1.3;
 
 struct Bed {
     choices: Choices,
-    fits: LayerFits,
+    model: LatencyModel,
     data: Data,
     normalisation: Normalisation,
     config: SearchConfig,
@@ -41,7 +44,7 @@ impl Bed {
             ..SearchConfig::scaled(Strategy::Htas, Gate::Latency { budget_ns }, 1)
         };
         let normalisation = Normalisation::of(&data.train);
-        Self { choices, fits, data, normalisation, config }
+        Self { choices, model: fits.into(), data, normalisation, config }
     }
 
     fn request(&self) -> Request<'_> {
@@ -50,7 +53,7 @@ impl Bed {
             choices: &self.choices,
             images: &self.data.train,
             normalisation: &self.normalisation,
-            fits: Some(&self.fits),
+            model: Some(&self.model),
         }
     }
 
@@ -64,7 +67,7 @@ impl Bed {
         watch: &mut dyn FnMut(Event<'_>),
         stop: &AtomicBool,
     ) -> Result<Found, SearchError> {
-        let mut timer = FitTimer::new(self.fits.clone(), FACTOR);
+        let mut timer = FitTimer::new(self.model.clone(), FACTOR);
         search(&self.request(), &mut timer, files, &mut Monitor { watch, stop })
     }
 }
@@ -112,6 +115,30 @@ fn a_resumed_search_is_the_uninterrupted_one() {
     other.config.batch = 16;
     let refused = other.watched(Some(&files), &mut |_| (), &stop);
     assert!(matches!(refused, Err(SearchError::Checkpoint(CheckpointError::Settings { .. }))));
+}
+
+/// Project mode: pairwise cost and exact decoding, each alone and both.
+#[test]
+fn project_mode_keeps_the_budget() {
+    for (cost, decode) in [
+        (CostKind::Pairwise, Decode::Exact),
+        (CostKind::Pairwise, Decode::Argmax),
+        (CostKind::Latency, Decode::Exact),
+    ] {
+        let mut bed = Bed::new(0.6);
+        if cost == CostKind::Pairwise {
+            bed.model = pairs(&bed.choices.family).into();
+        }
+        let largest = bed.choices.net(&bed.choices.largest());
+        let budget_ns = 0.6 * FACTOR * bed.model.predict_ns(&largest).unwrap();
+        bed.config.gate = Gate::Latency { budget_ns };
+        (bed.config.cost, bed.config.decode) = (cost, decode);
+        let found = bed.run().unwrap();
+        let share = found.cost / budget_ns;
+        assert!(share <= 1.05, "{cost:?} {decode:?}: {share}");
+        assert!(decode == Decode::Argmax || found.repair_steps == 0, "{cost:?}: {share}");
+        assert_eq!(bed.run().unwrap(), found);
+    }
 }
 
 /// The argmax net, not the expectation, is what the gate looks at and so what ends at the target.
@@ -169,6 +196,41 @@ fn strategies_without_a_supernet_keep_the_budget_too() {
         let found = bed.run().unwrap();
         assert!(found.cost <= budget_ns && found.logits.is_none(), "{strategy:?}");
     }
+}
+
+/// Slimming ends within the budget, from the seed alone, and goes on where it was stopped.
+#[test]
+fn a_descent_keeps_the_budget_and_resumes() {
+    let mut bed = Bed::new(0.5);
+    bed.config.strategy = Strategy::NetAdapt;
+    let space = bed.config.strategy.space(&bed.choices.family, None, 1).unwrap();
+    bed.choices = Choices::new(&bed.choices.family, &space).unwrap();
+    let base = bed.choices.family.base();
+    let budget_ns = 0.6 * FACTOR * bed.model.predict_ns(&base).unwrap();
+    bed.config.gate = Gate::Latency { budget_ns };
+    let whole = bed.run().unwrap();
+    assert!(whole.cost <= budget_ns && whole.cost > 0.7 * budget_ns, "{}", whole.cost / budget_ns);
+    assert_ne!(whole.net, base);
+
+    let folder = tempfile::tempdir().unwrap();
+    let files =
+        Files { checkpoint: folder.path().join("c.safetensors"), log: folder.path().join("log.jsonl") };
+    // Two epochs of five steps, then cuts of one step: stopped in the second epoch and after a cut.
+    let stop = AtomicBool::new(false);
+    for end in [7, 4] {
+        let mut seen = 0;
+        let mut watch = |event: Event<'_>| {
+            seen += u32::from(matches!(event, Event::Step { .. }));
+            stop.store(seen == end, Ordering::Relaxed);
+        };
+        let stopped = bed.watched(Some(&files), &mut watch, &stop);
+        assert!(matches!(stopped, Err(SearchError::Interrupted)), "at step {end}");
+        stop.store(false, Ordering::Relaxed);
+    }
+    assert_eq!(bed.watched(Some(&files), &mut |_| (), &stop).unwrap(), whole);
+    let log: Vec<SearchEpoch> = read_lines(&files.log).unwrap();
+    assert!(log.len() > 3 && log.iter().enumerate().all(|(line, entry)| entry.epoch as usize == line));
+    assert!((log.last().unwrap().measured_cost / whole.cost - 1.0).abs() < 1e-9);
 }
 
 /// Search and training from end to end; the found net must do better than
