@@ -10,6 +10,8 @@ mod device;
 #[cfg(feature = "torch")]
 mod device_timer;
 mod doctor;
+#[cfg(feature = "torch")]
+mod experiment;
 mod export_data;
 mod images;
 mod interrupt;
@@ -75,6 +77,10 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Pictures and tables of a task and its runs as one HTML page
     Report(report::ReportArgs),
+    /// Compare methods, many seeds over
+    #[cfg(feature = "torch")]
+    #[command(subcommand)]
+    Experiment(experiment::Command),
     /// Raw samples as CSV or JSON
     ExportData(export_data::ExportDataArgs),
     /// Shell completions
@@ -131,6 +137,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Export(args) => runs::export(global, &args),
         Command::Verify(args) => verify::run(global, &args),
         Command::Report(args) => report::run(global, &args),
+        #[cfg(feature = "torch")]
+        Command::Experiment(command) => experiment::run(global, &command),
         Command::ExportData(args) => export_data::run(global, &args),
         Command::Completions(args) => shell::completions(&args, &mut Cli::command()),
         Command::Man => shell::man(&Cli::command()),

@@ -2,6 +2,7 @@
 //!
 //! - [`cifar`]: CIFAR-10 and CIFAR-100 in their binary formats;
 //! - [`shapes`]: ten classes of procedural images, made from a seed;
+//! - [`nas_bench_graph`]: a table of trained graph nets, for experiments;
 //! - [`mod@stream`]: random numbers addressed by what they are for;
 //! - [`batches`] (feature `torch`): shuffled, augmented, normalised batches.
 
@@ -15,6 +16,7 @@ use stream::{Purpose, stream};
 #[cfg(feature = "torch")]
 pub mod batches;
 pub mod cifar;
+pub mod nas_bench_graph;
 pub mod shapes;
 pub mod stream;
 
@@ -60,6 +62,16 @@ pub enum DataError {
         label: u8,
         /// Classes of the set.
         classes: u32,
+    },
+    /// A line of a table is not what its header says.
+    #[error("{path}, line {line}: {why}; the table is damaged or another one", path = path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; 0 where it is not known.
+        line: u64,
+        /// What is wrong.
+        why: String,
     },
     /// More images are asked for than there are.
     #[error("{asked} images are asked for and the set has {given}; ask for at most {given}")]

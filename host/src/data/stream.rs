@@ -32,6 +32,12 @@ pub enum Purpose {
     RandomNets = 10,
     /// Procedural images.
     Shapes = 11,
+    /// Token sequences that a strategy proposes: trial and draw.
+    Proposal = 20,
+    /// Splits and orders of a latency predictor's samples.
+    Predictor = 21,
+    /// Resampled runs of an experiment.
+    Experiment = 22,
 }
 
 /// The generator of an address.

@@ -7,11 +7,13 @@
 //! - [`fit`]: f(x) = k x^alpha + b (paper, Eq. 1), by least squares;
 //! - [`layers`]: one such curve per layer type, and the latency of a whole net as their sum (Eq. 8);
 //! - [`pairwise`]: L(c_in, c_out) per layer kind, by interpolation between measured pairs;
+//! - [`graph`]: the latency of a graph net out of nodes, edges, heads and dims;
 //! - [`agreement`]: how well predictions meet measurements.
 
 pub mod agreement;
 pub mod estimate;
 pub mod fit;
+pub mod graph;
 pub mod layers;
 pub mod pairwise;
 pub mod reason;

@@ -8,7 +8,8 @@
 //! 4. [`repair`], [`random`], [`uniform`]: shrinking a net that misses its budget, and the two control
 //!    arms that need no supernet;
 //! 5. [`run`], [`progress`]: the folder and the logs of a run, and who watches it;
-//! 6. [`htas`] (feature `torch`): the differentiable search itself, with [`optim`] and [`checkpoint`].
+//! 6. [`htas`] (feature `torch`): the differentiable search itself, with [`optim`] and [`checkpoint`];
+//! 7. [`hgnas`]: graph nets searched by reinforcement learning, evolution or chance.
 
 use hanas_models::spec::SpecError;
 
@@ -18,6 +19,7 @@ use meter::Amount;
 pub mod checkpoint;
 pub mod choices;
 pub mod config;
+pub mod hgnas;
 #[cfg(feature = "torch")]
 pub mod htas;
 pub mod meter;
@@ -93,6 +95,9 @@ pub enum SearchError {
     /// Predicting or measuring a net's latency failed.
     #[error("timing a net: {0}")]
     Timer(timer::TimerError),
+    /// Scoring an architecture or finding its latency failed.
+    #[error("trying an architecture: {0}")]
+    Problem(hgnas::explore::ProblemError),
     /// A net that does not fit together.
     #[error(transparent)]
     Spec(#[from] SpecError),
