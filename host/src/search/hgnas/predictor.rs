@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use hanas_models::gnn::{Activation, Aggregator, Attention, GnnLayer, GnnNet};
+use hanas_models::gnn::{Activation, Aggregator, Attention, GnnLayer, GnnNet, Reading};
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,9 @@ use super::super::checkpoint::{Checkpoint, CheckpointError, Tensors, restore, va
 use super::super::config::AdamConfig;
 use super::super::optim::{Adam, trainable};
 use crate::data::stream::{Purpose, stream};
+use crate::latency::LatencyError;
 use crate::latency::agreement::{Agreement, agreement};
-use crate::latency::graph::{GraphFit, GraphShape};
+use crate::latency::graph::{GraphFit, GraphShape, MeasuredNet};
 
 /// Numbers that describe a net.
 pub const INPUTS: usize = 48;
@@ -73,29 +74,42 @@ pub enum PredictorError {
     /// A net that 48 numbers do not describe, or a latency that is none.
     #[error("net {0} has not two layers, or its latency is no positive number")]
     Net(usize),
+    /// The structural model cannot be fitted.
+    #[error(transparent)]
+    Latency(#[from] LatencyError),
 }
 
-/// What the small net's output is relative to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What the small net learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Base {
-    /// One nanosecond: the small net is all there is (paper).
-    One,
-    /// The structural model's prediction on a graph (project mode).
-    Structural {
-        /// The model.
-        fit: GraphFit,
-        /// The graph.
+pub enum Target {
+    /// The latency itself (paper).
+    Latency,
+    /// The latency over what a structural model, fitted to the same nets, says (project mode).
+    Residual {
+        /// The graph that the nets ran on.
         graph: GraphShape,
+        /// How they were lowered.
+        reading: Reading,
     },
 }
 
+/// What the small net's output is relative to, fitted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Base {
+    structural: Option<(GraphFit, GraphShape)>,
+}
+
 impl Base {
+    fn new(target: Target, samples: &[Sample<'_>]) -> Result<Self, PredictorError> {
+        let Target::Residual { graph, reading } = target else { return Ok(Self { structural: None }) };
+        let measured = |of: &Sample<'_>| MeasuredNet { net: of.net.clone(), graph, ns: of.ns };
+        let nets: Vec<MeasuredNet> = samples.iter().map(measured).collect();
+        Ok(Self { structural: Some((GraphFit::new(&nets, reading)?, graph)) })
+    }
+
     fn ns(&self, net: &GnnNet) -> f64 {
-        match self {
-            Self::One => 1.0,
-            Self::Structural { fit, graph } => fit.predict_ns(net, *graph),
-        }
+        self.structural.as_ref().map_or(1.0, |(fit, graph)| fit.predict_ns(net, *graph))
     }
 }
 
@@ -148,7 +162,7 @@ impl Predictor {
     /// [`PredictorError`].
     pub fn train(
         nets: &[(GnnNet, f64)],
-        base: Base,
+        target: Target,
         config: PredictorConfig,
         seed: u64,
     ) -> Result<Self, PredictorError> {
@@ -159,10 +173,13 @@ impl Predictor {
         for (place, (net, ns)) in nets.iter().enumerate() {
             let inputs = features(net).filter(|_| ns.is_finite() && *ns > 0.0);
             let inputs = inputs.ok_or(PredictorError::Net(place))?;
-            samples.push(Sample { net, ns: *ns, inputs, log: (ns / base.ns(net)).ln() });
+            samples.push(Sample { net, ns: *ns, inputs, log: 0.0 });
         }
         samples.shuffle(&mut stream(seed, Purpose::Predictor, 0, 0));
         let tenth = nets.len() / 10;
+        // The structural model sees the training nets alone, too.
+        let base = Base::new(target, &samples[2 * tenth..])?;
+        samples.iter_mut().for_each(|of| of.log = (of.ns / base.ns(of.net)).ln());
         let (tested, rest) = samples.split_at(tenth);
         let (validated, trained) = rest.split_at(tenth);
         let mean = trained.iter().map(|of| of.log).sum::<f64>() / trained.len() as f64;
@@ -300,12 +317,10 @@ fn uniform(store: &VarStore, name: &str, shape: &[i64], range: f32, rng: &mut im
 
 #[cfg(test)]
 mod tests {
-    use hanas_models::gnn::Reading;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::latency::graph::MeasuredNet;
     use crate::latency::graph::tests::{CORA, device_ns, random_net};
 
     /// Nets on a device with vector steps of 8 and 2% of noise.
@@ -320,11 +335,8 @@ mod tests {
         (0..count).map(&mut one).collect()
     }
 
-    fn structural(nets: &[(GnnNet, f64)]) -> Base {
-        let nets: Vec<MeasuredNet> =
-            nets.iter().map(|(net, ns)| MeasuredNet { net: net.clone(), graph: CORA, ns: *ns }).collect();
-        Base::Structural { fit: GraphFit::new(&nets, Reading::default()).unwrap(), graph: CORA }
-    }
+    const DEFAULT: Reading = Reading { compat_src_softmax: false, pool_per_node: false };
+    const RESIDUAL: Target = Target::Residual { graph: CORA, reading: DEFAULT };
 
     #[test]
     fn a_net_is_48_numbers() {
@@ -340,13 +352,13 @@ mod tests {
     #[test]
     fn six_hundred_nets_pass_the_gate_and_noise_does_not() {
         let nets = measured(600, 2);
-        let found = Predictor::train(&nets, Base::One, PredictorConfig::default(), 1).unwrap();
+        let found = Predictor::train(&nets, Target::Latency, PredictorConfig::default(), 1).unwrap();
         assert!(Gate::QUIET.passes(found.test()), "{:?}", found.test());
         let (mut latencies, mut shuffled) = (nets.iter().map(|of| of.1).collect::<Vec<_>>(), nets);
         latencies.shuffle(&mut ChaCha8Rng::seed_from_u64(3));
         shuffled.iter_mut().zip(latencies).for_each(|(of, ns)| of.1 = ns);
         let config = PredictorConfig { epochs: 30, ..PredictorConfig::default() };
-        let found = Predictor::train(&shuffled, Base::One, config, 1).unwrap();
+        let found = Predictor::train(&shuffled, Target::Latency, config, 1).unwrap();
         assert!(!Gate::NOISY.passes(found.test()), "{:?}", found.test());
     }
 
@@ -354,13 +366,13 @@ mod tests {
     fn the_structural_base_needs_far_fewer_nets() {
         let nets = measured(150, 4);
         let unseen = measured(200, 5);
-        let error = |base| {
-            let found = Predictor::train(&nets, base, PredictorConfig::default(), 1).unwrap();
+        let error = |target| {
+            let found = Predictor::train(&nets, target, PredictorConfig::default(), 1).unwrap();
             let pairs: Vec<(f64, f64)> =
                 unseen.iter().map(|(net, ns)| (found.predict_ns(net).unwrap(), *ns)).collect();
             agreement(&pairs).unwrap().mape
         };
-        let (alone, on_top) = (error(Base::One), error(structural(&nets)));
+        let (alone, on_top) = (error(Target::Latency), error(RESIDUAL));
         assert!(on_top < 0.1 && on_top < 0.7 * alone, "alone {alone}, on top {on_top}");
     }
 
@@ -371,13 +383,13 @@ mod tests {
         assert!(Predictor::load(&path).unwrap().is_none());
         let nets = measured(60, 6);
         let config = PredictorConfig { epochs: 3, ..PredictorConfig::default() };
-        let found = Predictor::train(&nets, structural(&nets), config, 1).unwrap();
+        let found = Predictor::train(&nets, RESIDUAL, config, 1).unwrap();
         found.save(&path).unwrap();
         let read = Predictor::load(&path).unwrap().unwrap();
         assert_eq!(read.note, found.note);
         assert!(nets.iter().all(|(net, _)| read.predict_ns(net) == found.predict_ns(net)));
         assert!(matches!(
-            Predictor::train(&nets[..20], Base::One, config, 1),
+            Predictor::train(&nets[..20], Target::Latency, config, 1),
             Err(PredictorError::TooFew(20))
         ));
     }

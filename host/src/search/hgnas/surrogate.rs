@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::SearchError;
 use super::super::progress::Monitor;
-use super::evolution::Evolution;
-use super::explore::{Problem, ProblemError, Proposer, Score, Settings, Trial, best, explore};
-use super::random::RandomSearch;
+use super::explore::{Problem, ProblemError, Score, Settings, Trial, best, explore};
 use super::reward::{OMEGA, Objective, Reward, median, quantile};
+use super::strategy::Strategy;
 use super::tokens::TokenSpace;
 use crate::data::nas_bench_graph::{BenchNet, GraphBench, LINKS, OPERATIONS, canonical};
 use crate::data::stream::{Purpose, stream};
@@ -76,42 +75,6 @@ impl Problem for Surrogate<'_> {
     fn score(&mut self, tokens: &[usize]) -> Result<Score, ProblemError> {
         let BenchNet { validation, test, .. } = *self.listed(tokens)?;
         Ok(Score { validation, test })
-    }
-}
-
-/// Who proposes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// The controller.
-    Rl,
-    /// [`RandomSearch`].
-    Random,
-    /// [`Evolution`].
-    Evolution,
-}
-
-impl Strategy {
-    /// A fresh strategy over a space. Without feature `torch` there is no controller.
-    ///
-    /// # Errors
-    /// [`SearchError::Config`] where it is not built in.
-    pub fn proposer(self, space: &TokenSpace, seed: u64) -> Result<Box<dyn Proposer>, SearchError> {
-        match self {
-            Self::Random => Ok(Box::new(RandomSearch::new(space.clone()))),
-            Self::Evolution => Ok(Box::new(Evolution::new(space.clone()))),
-            #[cfg(feature = "torch")]
-            Self::Rl => {
-                use super::controller::{Controller, ControllerConfig};
-                Ok(Box::new(Controller::new(space.clone(), ControllerConfig::default(), seed)))
-            }
-            #[cfg(not(feature = "torch"))]
-            Self::Rl => {
-                let _ = seed;
-                let complaint = "the controller needs a hanas with feature torch; take random or evolution";
-                Err(SearchError::Config(complaint.to_owned()))
-            }
-        }
     }
 }
 
