@@ -1,5 +1,7 @@
 //! A task: which family of nets, on which data.
 
+pub mod graph;
+
 use hanas_models::resnet::Family;
 use serde::{Deserialize, Serialize};
 

@@ -13,6 +13,9 @@ mod doctor;
 #[cfg(feature = "torch")]
 mod experiment;
 mod export_data;
+mod graph;
+#[cfg(feature = "torch")]
+mod graph_train;
 mod images;
 mod interrupt;
 mod nets;
@@ -65,6 +68,9 @@ enum Command {
     /// The hardware-aware space: build, show, and how sure it is
     #[command(subcommand)]
     Space(space::Command),
+    /// Graph nets on a graph: profile pairs of heads and dim, build their space, train one
+    #[command(subcommand)]
+    Graph(graph::Command),
     /// Search a net for a device under a latency budget
     #[cfg(feature = "torch")]
     Search(search::SearchArgs),
@@ -130,6 +136,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(global, &args),
         Command::Profile(args) => profile::run(global, &args),
         Command::Space(command) => space::run(global, command),
+        Command::Graph(command) => graph::run(global, command),
         #[cfg(feature = "torch")]
         Command::Search(args) => search::run(global, &args),
         #[cfg(feature = "torch")]

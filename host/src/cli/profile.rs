@@ -8,7 +8,7 @@ use hanas_proto::measure::{LoadOptions, RoundContext};
 use hanas_proto::{Digest, Nanos};
 use serde::Serialize;
 
-use super::context::{DeviceArg, Global, TaskArg, query};
+use super::context::{DeviceArg, Global, TaskArg};
 use super::output::{Format, json, text};
 use super::progress::Progress;
 use super::sampling::SamplingArgs;
@@ -18,7 +18,8 @@ use crate::link::Session;
 use crate::profile::ProfileError;
 use crate::profile::candidates::{Candidate, Which, candidates};
 use crate::profile::runner::{self, Ended, Note};
-use crate::store::{self, ModelId, ModelRecord, NewSession, SessionId, Store, Visit, VisitRow};
+use crate::profile::sampling::Sampling;
+use crate::store::{self, ModelId, ModelRecord, NewSession, SampleQuery, SessionId, Store, Visit, VisitRow};
 
 /// Arguments of `hanas profile`.
 #[derive(Debug, Args)]
@@ -59,12 +60,44 @@ struct Failure {
 pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.task;
     let list = candidates(&task.family, args.expand, *batch, args.which)?;
+    let order = Order {
+        task: &task.name,
+        batch: *batch,
+        sampling: args.sampling.sampling(),
+        again: args.again,
+        allow_noisy: args.sampling.allow_noisy,
+    };
+    measure(global, &args.device, &order, &list)
+}
+
+/// What of a task is measured, and how.
+pub(super) struct Order<'a> {
+    /// The task's name.
+    pub(super) task: &'a str,
+    /// Images a run.
+    pub(super) batch: u32,
+    /// How often.
+    pub(super) sampling: Sampling,
+    /// Whether what the store holds is measured anew.
+    pub(super) again: bool,
+    /// Whether a measurement that is not trustworthy is no failure.
+    pub(super) allow_noisy: bool,
+}
+
+/// Measures what is missing of the list into the store, and says how it went.
+pub(super) fn measure(
+    global: &Global,
+    device: &DeviceArg,
+    order: &Order<'_>,
+    list: &[Candidate],
+) -> anyhow::Result<()> {
+    let Order { task, batch, sampling, .. } = *order;
     let mut store = global.store()?;
-    let mut session = global.connect(&args.device)?;
+    let mut session = global.connect(device)?;
     let device = store.device_id(session.facts())?;
-    let counts = if args.again { BTreeMap::new() } else { store.counts(&query(device, task, *batch))? };
-    let have = counts_of(&list, &counts);
-    let sampling = args.sampling.sampling();
+    let query = SampleQuery { device, task: Some(task), batch, only_trustworthy: false };
+    let counts = if order.again { BTreeMap::new() } else { store.counts(&query)? };
+    let have = counts_of(list, &counts);
     let missing = have.iter().filter(|&&have| sampling.rounds_left(have) > 0).count();
     let mut report = Report {
         candidates: list.len(),
@@ -76,8 +109,8 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     if missing > 0 {
         let new = NewSession {
             device,
-            task: &task.name,
-            batch: *batch,
+            task,
+            batch,
             seed: sampling.seed,
             plan: store::Plan {
                 rounds: u32::from(sampling.rounds_left(0)),
@@ -86,9 +119,9 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
                 visit_limit: sampling.visit_limit,
             },
         };
-        let mut recorder = Recorder::begin(&mut store, &new, &list)?;
+        let mut recorder = Recorder::begin(&mut store, &new, list)?;
         report.session = Some(recorder.session.0);
-        let ended = record(global, args, &mut session, &list, &have, &mut recorder);
+        let ended = record(global, &sampling, &mut session, list, &have, &mut recorder);
         report.failed = std::mem::take(&mut recorder.failed);
         let (id, clock, cores) =
             (recorder.session, session.facts().clock_resolution_ns, session.facts().cores);
@@ -100,7 +133,7 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     }
     print(global, &report)?;
     match &report.verdict {
-        Some(verdict) if !verdict.trustworthy && !args.sampling.allow_noisy => Err(NotTrustworthy.into()),
+        Some(verdict) if !verdict.trustworthy && !order.allow_noisy => Err(NotTrustworthy.into()),
         _ => Ok(()),
     }
 }
@@ -113,18 +146,17 @@ fn counts_of(list: &[Candidate], counts: &BTreeMap<Digest, u64>) -> Vec<u32> {
 
 fn record(
     global: &Global,
-    args: &ProfileArgs,
+    sampling: &Sampling,
     session: &mut Session,
     list: &[Candidate],
     have: &[u32],
     recorder: &mut Recorder<'_>,
 ) -> anyhow::Result<Ended> {
-    let sampling = args.sampling.sampling();
     let stop = interrupt::watch();
     let visits: u64 = have.iter().map(|&have| u64::from(sampling.rounds_left(have))).sum();
     let mut progress = Progress::new("profile", visits, global.quiet);
     let mut done = 0;
-    let ended = runner::run(session, list, have, &sampling, LoadOptions::default(), &mut |note| {
+    let ended = runner::run(session, list, have, sampling, LoadOptions::default(), &mut |note| {
         if let Note::Visit { candidate, .. } = &note {
             done += 1;
             progress.at(done, &list[*candidate].spec.name());

@@ -32,6 +32,10 @@ pub enum Purpose {
     RandomNets = 10,
     /// Procedural images.
     Shapes = 11,
+    /// A procedural graph.
+    PlantedGraph = 16,
+    /// Dropout of a graph net.
+    GraphDropout = 17,
     /// Token sequences that a strategy proposes: trial and draw.
     Proposal = 20,
     /// Splits and orders of a latency predictor's samples.

@@ -1,10 +1,12 @@
 //! Candidates + a session -> samples in the store.
 //!
 //! - [`candidates`]: what a task wants measured, each as ONNX under its digest;
+//! - [`graph_candidates`]: graph nets on one graph, which is sent once;
 //! - [`sampling`]: how often and in what order;
 //! - [`runner`]: loads candidates in sets, times them interleaved, goes on after a dead worker.
 
 pub mod candidates;
+pub mod graph_candidates;
 pub mod runner;
 pub mod sampling;
 

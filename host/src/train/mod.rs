@@ -1,12 +1,16 @@
 //! A net + data -> weights (ALGORITHM 1.7).
 //!
+//! - [`child`], [`gnn`] (feature `torch`): a graph net on its graph (ALGORITHM 2.3);
 //! - [`config`]: settings, the paper's by default, and the learning rate's course;
 //! - [`distil`] (feature `torch`): training from scratch, with or without a teacher;
 //! - [`teacher`] (feature `torch`): the trained base net, kept on disk for all runs of a task.
 
+pub mod child;
 pub mod config;
 #[cfg(feature = "torch")]
 pub mod distil;
+#[cfg(feature = "torch")]
+pub mod gnn;
 pub mod record;
 #[cfg(feature = "torch")]
 pub mod teacher;
@@ -31,6 +35,9 @@ pub enum TrainError {
     /// A net that does not fit together.
     #[error(transparent)]
     Spec(#[from] hanas_models::spec::SpecError),
+    /// A graph net that does not fit together.
+    #[error(transparent)]
+    Gnn(#[from] hanas_models::gnn::GnnError),
     /// A log cannot be read or written.
     #[error(transparent)]
     Run(#[from] crate::search::run::RunError),

@@ -3,11 +3,26 @@
 //! A layer is five tokens; a net is a list of layers over node features. [`GnnNet`] is the one truth
 //! that the lowerings, the controller and the store share. The graph itself is data and no part of a
 //! spec. The graph nets of Wang et al. 2023, not the "HGNAS" of Zhou et al. for point clouds.
+//!
+//! - [`graph`]: a graph and its nodes' features;
+//! - [`layout`]: a graph's messages in blocks that reduce without a scatter;
+//! - [`onnx`]: lowering to ONNX;
+//! - [`torch`] (feature `torch`): lowering to tch.
+
+pub mod graph;
+pub mod layout;
+pub mod onnx;
+#[cfg(feature = "torch")]
+pub mod torch;
 
 use std::fmt;
 use std::str::FromStr;
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+
+use crate::weights::{Tensor, Weights};
 
 /// Declares one token: its values in the search space's order, their names, and both directions of text.
 macro_rules! token {
@@ -226,6 +241,16 @@ pub struct GnnNet {
     pub layers: Vec<GnnLayer>,
 }
 
+impl fmt::Display for GnnNet {
+    /// `gat/sum/elu/8x8 gat/sum/linear/1x7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, layer) in self.layers.iter().enumerate() {
+            write!(f, "{}{layer}", if place > 0 { " " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
 impl GnnNet {
     /// The net of these layers in canonical form: the last layer's dim is dead (ALGORITHM 2.1) and
     /// becomes the number of classes.
@@ -293,6 +318,18 @@ impl GnnNet {
     pub fn tensors(&self) -> Vec<(String, Vec<u32>)> {
         self.wired().flat_map(|wired| wired.tensors()).collect()
     }
+}
+
+/// Weights drawn from a seed, biases too. For tests and for nets nobody trained.
+#[must_use]
+pub fn seeded(net: &GnnNet, seed: u64) -> Weights {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let draw = |(name, shape): (String, Vec<u32>)| {
+        let bound = if name.ends_with("bias") { 0.1 } else { (3.0 / shape[0] as f32).sqrt() };
+        let tensor = Tensor::fill(&shape, |_| rng.random_range(-bound..bound));
+        (name, tensor)
+    };
+    net.tensors().into_iter().map(draw).collect()
 }
 
 /// A layer in its place in a net.

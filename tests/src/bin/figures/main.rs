@@ -1,6 +1,9 @@
 //! The figures of the house: measured over real processes, printed as a table, written as a flat JSON
 //! object of numbers to `target/figures.json`. `make bench` runs it; docs/src/figures.md explains it.
-//! No figure fails the run: this is measuring, not testing.
+//! No figure fails the run: this is measuring, not testing. With arguments, only figures whose key holds
+//! one of them are measured.
+
+mod graph;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -35,30 +38,49 @@ struct Figure {
 
 fn main() -> Result<()> {
     let mut figures = Vec::new();
-    let mut add = |found: Result<Figure>| match found {
-        Ok(figure) => {
-            eprintln!("{} = {:.3}", figure.key, figure.value);
-            figures.push(figure);
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut add = |key: &str, measure: &dyn Fn() -> Result<Figure>| {
+        if !wanted.is_empty() && !wanted.iter().any(|part| key.contains(part.as_str())) {
+            return;
         }
-        Err(error) => eprintln!("not measured: {error:#}"),
+        match measure() {
+            Ok(figure) => {
+                eprintln!("{} = {:.3}", figure.key, figure.value);
+                figures.push(figure);
+            }
+            Err(error) => eprintln!("{key} is not measured: {error:#}"),
+        }
     };
-    add(null_round_trip());
-    add(upload());
-    add(bytes_per_sample());
-    add(beside_tract());
-    add(per_node());
-    add(profile_tcp());
-    add(profile_serial());
+    add("null_round_trip_tcp_p50_us", &null_round_trip);
+    add("upload_tcp_mb_per_s", &upload);
+    add("bytes_per_sample_wire", &bytes_per_sample);
+    add("agent_vs_direct_tract_median_pct", &beside_tract);
+    add("per_node_profiling_slowdown_pct", &per_node);
+    add("profile_224x60_tcp_s", &profile_tcp);
+    add("profile_224x60_115200_baud_s", &profile_serial);
     #[cfg(feature = "torch")]
-    add(supernet());
-    write(&figures)
+    add("supernet_step_speedup_vs_padded", &supernet);
+    add("gat8x8_cora_infer_ms", &graph::infer);
+    #[cfg(feature = "torch")]
+    for (key, layer, goal, steps) in [
+        ("gat8x8_cora_train_step_ms", "gat/sum/elu/8x8", "<= 25", 40),
+        ("gat8x64_mlp_cora_train_step_ms", "gat/mlp/elu/8x64", "<= 300", 15),
+    ] {
+        add(key, &|| graph::train_step(key, layer, goal, steps));
+    }
+    print(&figures);
+    // A part of the figures is not the figures.
+    if wanted.is_empty() { write(&figures) } else { Ok(()) }
 }
 
-fn write(figures: &[Figure]) -> Result<()> {
+fn print(figures: &[Figure]) {
     println!("{:<38} {:>12} {:>8}  how", "figure", "value", "goal");
     for Figure { key, value, goal, how } in figures {
         println!("{key:<38} {value:>12.3} {goal:>8}  {how}");
     }
+}
+
+fn write(figures: &[Figure]) -> Result<()> {
     let map: serde_json::Map<String, serde_json::Value> =
         figures.iter().map(|figure| (figure.key.to_owned(), figure.value.into())).collect();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/figures.json");
