@@ -21,7 +21,7 @@ use crate::store::{DeviceId, SampleQuery, Store};
 use crate::task::graph::{GraphSet, GraphTask};
 
 /// Under this name the store keeps the spaces of graph nets.
-const SPACE: &str = "hgnas";
+pub(super) const SPACE: &str = "hgnas";
 
 /// Subcommands of `hanas graph`.
 #[derive(Debug, Subcommand)]

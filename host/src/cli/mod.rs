@@ -13,9 +13,13 @@ mod doctor;
 #[cfg(feature = "torch")]
 mod experiment;
 mod export_data;
+#[cfg(feature = "torch")]
+mod gnn;
 mod graph;
 #[cfg(feature = "torch")]
 mod graph_train;
+#[cfg(feature = "torch")]
+mod hgnas_args;
 mod images;
 mod interrupt;
 mod nets;
@@ -27,6 +31,8 @@ mod runs;
 mod sampling;
 #[cfg(feature = "torch")]
 mod search;
+#[cfg(feature = "torch")]
+mod search_hgnas;
 mod shell;
 mod space;
 #[cfg(feature = "torch")]
@@ -71,9 +77,9 @@ enum Command {
     /// Graph nets on a graph: profile pairs of heads and dim, build their space, train one
     #[command(subcommand)]
     Graph(graph::Command),
-    /// Search a net for a device under a latency budget
+    /// Search a net for a device under a latency budget; graph nets under `hgnas`
     #[cfg(feature = "torch")]
-    Search(search::SearchArgs),
+    Search(hgnas_args::SearchCommand),
     /// Train a found net (distilled from its base net)
     #[cfg(feature = "torch")]
     Train(train::TrainArgs),
@@ -138,7 +144,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Space(command) => space::run(global, command),
         Command::Graph(command) => graph::run(global, command),
         #[cfg(feature = "torch")]
-        Command::Search(args) => search::run(global, &args),
+        Command::Search(args) => search_hgnas::run(global, &args),
         #[cfg(feature = "torch")]
         Command::Train(args) => train::run(global, &args),
         Command::Export(args) => runs::export(global, &args),

@@ -18,8 +18,8 @@ use stream::{Purpose, stream};
 #[cfg(feature = "torch")]
 pub mod batches;
 pub mod cifar;
-pub mod nas_bench_graph;
 pub mod graph;
+pub mod nas_bench_graph;
 pub mod npz;
 pub mod pickle;
 pub mod planetoid;

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 
 use super::super::SearchError;
 use super::tokens::{Category, TokenSpace, Tokens};
-use crate::space::select::Selection;
 
 /// Heads of GraphNAS's space (ALGORITHM 2.1).
 pub const HEADS: [u32; 6] = [1, 2, 4, 6, 8, 16];
@@ -72,18 +71,6 @@ impl GnnSpace {
             return Err(SearchError::Config(complaint.to_owned()));
         }
         Ok(Self { features, classes, sizes: Sizes::Pairs { pairs, heads_only } })
-    }
-
-    /// The pairs that a device's selection chose, in the order of its cells.
-    ///
-    /// # Errors
-    /// [`SearchError::Config`] where its points are no pairs.
-    pub fn pairs_of(selection: &Selection) -> Result<Vec<(u32, u32)>, SearchError> {
-        let pair = |point: &[u32]| match *point {
-            [heads, dim] => Ok((heads, dim)),
-            _ => Err(SearchError::Config("the space is not one of heads and dims".to_owned())),
-        };
-        selection.choices.iter().map(|choice| pair(&choice.chosen.point)).collect()
     }
 
     /// Its tokens.
