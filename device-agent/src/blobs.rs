@@ -259,7 +259,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn parse_digest(name: &str) -> Option<Digest> {
+/// The digest that is a file's name.
+pub(crate) fn parse_digest(name: &str) -> Option<Digest> {
     let is_name = name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let hash = blake3::Hash::from_hex(name).ok().filter(|_| is_name)?;
     Some(Digest(*hash.as_bytes()))

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -130,6 +131,9 @@ fn load(
     path: &str,
 ) -> Result<(Model, Nanos), Trouble> {
     let content = read(path)?;
+    if let Some(folder) = Path::new(path).parent() {
+        runtime.held_in(folder);
+    }
     let start = Instant::now();
     let model = guard(FaultCode::Unsupported, || runtime.load(slot, &content, options))?;
     Ok((model, Nanos::from_duration(start.elapsed())))

@@ -6,6 +6,8 @@ pub mod own;
 
 use std::path::{Path, PathBuf};
 
+pub mod graph;
+
 use hanas_models::resnet::Family;
 use serde::{Deserialize, Serialize};
 

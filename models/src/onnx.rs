@@ -14,14 +14,17 @@ use onnx_protobuf::{
 };
 use protobuf::{Enum, MessageField};
 
+use crate::gnn::GnnError;
 use crate::spec::{FeatureMap, Net, Node, NodeId, Op, SpecError};
 use crate::weights::{BATCH_NORM_EPSILON, Tensor, Weights};
 
 /// ONNX operator set.
 pub const OPSET: i64 = 18;
 const IR_VERSION: i64 = 10;
-const INPUT: &str = "input";
-const OUTPUT: &str = "output";
+/// Name of the input.
+pub(crate) const INPUT: &str = "input";
+/// Name of the output.
+pub(crate) const OUTPUT: &str = "output";
 
 /// Where the weights come from.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +41,9 @@ pub enum OnnxError {
     /// The net does not fit together.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// The graph net does not fit together.
+    #[error(transparent)]
+    Gnn(#[from] GnnError),
     /// A tensor is missing or has another shape.
     #[error("the weights do not fit the net: {0}")]
     Weights(String),
@@ -63,10 +69,15 @@ pub fn lower(net: &Net, init: Init<'_>, batch: u32) -> Result<Vec<u8>, OnnxError
         let value = lowering.node(id)?;
         lowering.values.push(value);
     }
+    model_bytes(lowering.graph)
+}
+
+/// The graph as a model's bytes.
+pub(crate) fn model_bytes(graph: GraphProto) -> Result<Vec<u8>, OnnxError> {
     let mut model = ModelProto {
         ir_version: IR_VERSION,
         producer_name: "hanas".to_owned(),
-        graph: MessageField::some(lowering.graph),
+        graph: MessageField::some(graph),
         ..ModelProto::default()
     };
     model.opset_import.push(OperatorSetIdProto { version: OPSET, ..OperatorSetIdProto::default() });
@@ -190,40 +201,20 @@ impl Lowering<'_> {
             }
             Init::Seeded(seed) => {
                 let fan_in = shape.iter().skip(1).product::<u32>().max(1);
-                let dims: Vec<i64> = shape.iter().map(|&d| i64::from(d)).collect();
-                // ONNX seeds are floats; whole numbers below 2^24 survive.
-                let number = (seed + self.drawn) % (1 << 24);
+                self.graph.node.push(random_normal(name, shape, fan_in, seed + self.drawn));
                 self.drawn += 1;
-                let attributes = vec![
-                    ints("shape", &dims),
-                    float("scale", (2.0 / fan_in as f32).sqrt()),
-                    float("seed", number as f32),
-                ];
-                self.push("RandomNormal", Vec::new(), name, attributes);
                 Ok(name.to_owned())
             }
         }
     }
 
     fn initializer(&mut self, name: &str, tensor: &Tensor) -> String {
-        self.graph.initializer.push(TensorProto {
-            name: name.to_owned(),
-            dims: tensor.shape.iter().map(|&d| i64::from(d)).collect(),
-            data_type: DataType::FLOAT.value(),
-            raw_data: tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            ..TensorProto::default()
-        });
+        self.graph.initializer.push(float_tensor(name, tensor));
         name.to_owned()
     }
 
     fn push(&mut self, op: &str, inputs: Vec<String>, output: &str, attributes: Vec<AttributeProto>) {
-        self.graph.node.push(NodeProto {
-            op_type: op.to_owned(),
-            input: inputs,
-            output: vec![output.to_owned()],
-            attribute: attributes,
-            ..NodeProto::default()
-        });
+        self.graph.node.push(node(op, inputs, vec![output.to_owned()], attributes));
     }
 
     fn rename_output(&mut self, value: &str) {
@@ -237,7 +228,41 @@ impl Lowering<'_> {
     }
 }
 
-fn given<'w>(weights: &'w Weights, name: &str, shape: &[u32]) -> Result<&'w Tensor, OnnxError> {
+/// An operator.
+pub(crate) fn node(
+    op: &str,
+    input: Vec<String>,
+    output: Vec<String>,
+    attribute: Vec<AttributeProto>,
+) -> NodeProto {
+    NodeProto { op_type: op.to_owned(), input, output, attribute, ..NodeProto::default() }
+}
+
+/// A weight that the runtime draws, sized so that values neither vanish nor blow up.
+pub(crate) fn random_normal(name: &str, shape: &[u32], fan_in: u32, seed: u32) -> NodeProto {
+    let dims: Vec<i64> = shape.iter().map(|&d| i64::from(d)).collect();
+    // ONNX seeds are floats; whole numbers below 2^24 survive.
+    let attributes = vec![
+        ints("shape", &dims),
+        float("scale", (2.0 / fan_in as f32).sqrt()),
+        float("seed", (seed % (1 << 24)) as f32),
+    ];
+    node("RandomNormal", Vec::new(), vec![name.to_owned()], attributes)
+}
+
+/// A tensor of floats with its values.
+pub(crate) fn float_tensor(name: &str, tensor: &Tensor) -> TensorProto {
+    TensorProto {
+        name: name.to_owned(),
+        dims: tensor.shape.iter().map(|&d| i64::from(d)).collect(),
+        data_type: DataType::FLOAT.value(),
+        raw_data: tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        ..TensorProto::default()
+    }
+}
+
+/// The tensor of that name and shape.
+pub(crate) fn given<'w>(weights: &'w Weights, name: &str, shape: &[u32]) -> Result<&'w Tensor, OnnxError> {
     let tensor = weights.get(name).ok_or_else(|| OnnxError::Weights(format!("{name} is missing")))?;
     if tensor.shape == shape {
         Ok(tensor)
@@ -265,6 +290,11 @@ fn value_info(name: &str, batch: u32, map: FeatureMap, vector: bool) -> ValueInf
     if !vector {
         dims.extend([map.height, map.width]);
     }
+    float_info(name, &dims)
+}
+
+/// An input or output of floats.
+pub(crate) fn float_info(name: &str, dims: &[u32]) -> ValueInfoProto {
     let dim = |&d: &u32| Dimension {
         value: Some(dimension::Value::DimValue(i64::from(d))),
         ..Dimension::default()
@@ -283,15 +313,18 @@ fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
     AttributeProto { name: name.to_owned(), type_: kind.into(), ..AttributeProto::default() }
 }
 
-fn int(name: &str, value: i64) -> AttributeProto {
+/// An attribute.
+pub(crate) fn int(name: &str, value: i64) -> AttributeProto {
     AttributeProto { i: value, ..attribute(name, AttributeType::INT) }
 }
 
-fn ints(name: &str, values: &[i64]) -> AttributeProto {
+/// An attribute.
+pub(crate) fn ints(name: &str, values: &[i64]) -> AttributeProto {
     AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::INTS) }
 }
 
-fn float(name: &str, value: f32) -> AttributeProto {
+/// An attribute.
+pub(crate) fn float(name: &str, value: f32) -> AttributeProto {
     AttributeProto { f: value, ..attribute(name, AttributeType::FLOAT) }
 }
 

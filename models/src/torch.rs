@@ -273,10 +273,16 @@ pub fn weights(store: &VarStore) -> Weights {
 }
 
 fn export(values: &Values) -> Tensor {
+    Tensor { shape: values.size().iter().map(|&d| d as u32).collect(), data: floats(values) }
+}
+
+/// The values, row-major, on the CPU.
+#[must_use]
+pub fn floats(values: &Values) -> Vec<f32> {
     let flat = values.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().view([-1]);
     let mut data = vec![0f32; flat.numel()];
     flat.copy_data(&mut data, flat.numel());
-    Tensor { shape: values.size().iter().map(|&d| d as u32).collect(), data }
+    data
 }
 
 /// Sets every variable of the store to the weight of its name.

@@ -5,9 +5,12 @@
 //! latencies are known.
 
 pub mod expand;
+pub mod held;
 pub mod null;
 pub mod scripted;
 pub mod tract;
+
+use std::path::Path;
 
 use hanas_proto::fault::FaultCode;
 use hanas_proto::measure::LoadOptions;
@@ -65,6 +68,9 @@ pub struct Port {
 pub trait Runtime {
     /// Name and version.
     fn name(&self) -> String;
+
+    /// Names the folder with the content that models to be loaded may refer to.
+    fn held_in(&mut self, _folder: &Path) {}
 
     /// Makes content a model in a slot, instead of what was there.
     ///

@@ -4,6 +4,7 @@
 //! `state.run(inputs)`: the inputs are shared, not copied, and the outputs are freed afterwards.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use hanas_proto::fault::FaultCode;
@@ -16,7 +17,7 @@ use tract_onnx::pb;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::{SimplePlan, eval};
 
-use super::{Model, Port, Runtime, Trouble, expand};
+use super::{Model, Port, Runtime, Trouble, expand, held};
 
 /// Version of tract that this was built with.
 const VERSION: &str = "0.23.9";
@@ -29,6 +30,7 @@ pub struct Tract {
     framework: Onnx,
     executor: Option<multithread::Executor>,
     max_drawn_bytes: u64,
+    held: Option<PathBuf>,
     slots: BTreeMap<u16, Slot>,
 }
 
@@ -43,12 +45,15 @@ impl Tract {
     #[must_use]
     pub fn new(threads: u16, max_drawn_bytes: u64) -> Self {
         let executor = (threads > 1).then(|| multithread::Executor::multithread(threads.into()));
-        Self { framework: onnx(), executor, max_drawn_bytes, slots: BTreeMap::new() }
+        Self { framework: onnx(), executor, max_drawn_bytes, held: None, slots: BTreeMap::new() }
     }
 
     fn optimised(&self, content: &[u8]) -> Result<TypedModel, Trouble> {
         let mut proto = self.proto(content)?;
         if let Some(graph) = &mut proto.graph {
+            if let Some(folder) = &self.held {
+                held::bring_in(graph, folder, self.max_drawn_bytes)?;
+            }
             expand::refuse_external(graph)?;
             expand::fix_batch(graph);
             expand::draw_weights(graph, self.max_drawn_bytes)?;
@@ -93,11 +98,15 @@ impl Runtime for Tract {
         format!("tract {VERSION}")
     }
 
+    fn held_in(&mut self, folder: &Path) {
+        self.held = Some(folder.to_owned());
+    }
+
     fn load(&mut self, slot: u16, content: &[u8], options: LoadOptions) -> Result<Model, Trouble> {
         // First, so that the old model's memory is there for the new one.
         self.slots.remove(&slot);
         let model = self.optimised(content)?;
-        let inputs = inputs(&model, options.fill)?;
+        let inputs = inputs(&model, options.fill, &self.slots)?;
         let run_options = RunOptions { executor: self.executor.clone(), ..RunOptions::default() };
         let plan = SimplePlan::new_with_options(model, &run_options).map_err(|error| unsupported(&error))?;
         let description = describe(plan.model(), plan.order_without_consts())?;
@@ -177,8 +186,10 @@ fn describe(model: &TypedModel, order: &[usize]) -> Result<Model, Trouble> {
     Ok(described)
 }
 
-/// Tensors for the model's inputs, filled as asked.
-fn inputs(model: &TypedModel, fill: Fill) -> Result<TVec<TValue>, Trouble> {
+/// Tensors for the model's inputs, filled as asked. Equal ones are shared with the other slots: a
+/// thousand nets on one graph have the same features, of many megabytes.
+fn inputs(model: &TypedModel, fill: Fill, slots: &BTreeMap<u16, Slot>) -> Result<TVec<TValue>, Trouble> {
+    let of_fill = || slots.values().filter(|slot| slot.options.fill == fill).flat_map(|slot| &slot.inputs);
     model
         .inputs
         .iter()
@@ -193,6 +204,10 @@ fn inputs(model: &TypedModel, fill: Fill) -> Result<TVec<TValue>, Trouble> {
             if !(kind.is_number() || kind == DatumType::Bool) {
                 let text = format!("input '{name}' holds {kind:?}");
                 return Err(Trouble::new(FaultCode::Unsupported, text));
+            }
+            let is_equal = |value: &&TValue| value.datum_type() == kind && value.shape() == shape;
+            if let Some(equal) = of_fill().find(is_equal) {
+                return Ok(equal.clone());
             }
             filled(kind, shape, fill).map(IntoTValue::into_tvalue).map_err(|error| unsupported(&error))
         })

@@ -10,7 +10,16 @@ mod device;
 #[cfg(feature = "torch")]
 mod device_timer;
 mod doctor;
+#[cfg(feature = "torch")]
+mod experiment;
 mod export_data;
+#[cfg(feature = "torch")]
+mod gnn;
+mod graph;
+#[cfg(feature = "torch")]
+mod graph_train;
+#[cfg(feature = "torch")]
+mod hgnas_args;
 mod images;
 mod interrupt;
 mod latency;
@@ -32,6 +41,7 @@ mod sampling;
 mod search;
 #[cfg(feature = "torch")]
 mod search_args;
+mod search_hgnas;
 mod shell;
 mod space;
 mod space_reruns;
@@ -77,9 +87,12 @@ enum Command {
     /// Latency models: fit, hold against measured nets, predict; and a new board from few measurements
     #[command(subcommand)]
     Latency(latency::Command),
-    /// Search a net for a device under a latency budget
+    /// Graph nets on a graph: profile pairs of heads and dim, build their space, train one
+    #[command(subcommand)]
+    Graph(graph::Command),
+    /// Search a net for a device under a latency budget; graph nets under `hgnas`
     #[cfg(feature = "torch")]
-    Search(search_args::SearchArgs),
+    Search(hgnas_args::SearchCommand),
     /// Train a found net (distilled from its base net)
     #[cfg(feature = "torch")]
     Train(train::TrainArgs),
@@ -89,6 +102,10 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Pictures and tables of a task and its runs as one HTML page
     Report(report::ReportArgs),
+    /// Compare methods, many seeds over
+    #[cfg(feature = "torch")]
+    #[command(subcommand)]
+    Experiment(experiment::Command),
     /// Raw samples as CSV or JSON
     ExportData(export_data::ExportDataArgs),
     /// A recorded session through the same statistics again, without a device
@@ -141,13 +158,16 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Profile(args) => profile::run(global, &args),
         Command::Space(command) => space::run(global, command),
         Command::Latency(command) => latency::run(global, command),
+        Command::Graph(command) => graph::run(global, command),
         #[cfg(feature = "torch")]
-        Command::Search(args) => search::run(global, &args),
+        Command::Search(args) => search_hgnas::run(global, &args),
         #[cfg(feature = "torch")]
         Command::Train(args) => train::run(global, &args),
         Command::Export(args) => runs::export(global, &args),
         Command::Verify(args) => verify::run(global, &args),
         Command::Report(args) => report::run(global, &args),
+        #[cfg(feature = "torch")]
+        Command::Experiment(command) => experiment::run(global, &command),
         Command::ExportData(args) => export_data::run(global, &args),
         Command::Replay(args) => replay::run(global, &args),
         Command::Completions(args) => shell::completions(&args, &mut Cli::command()),

@@ -21,7 +21,7 @@ use crate::profile::sampling::Sampling;
 use crate::space::htas::{HardwareSpace, Settings};
 use crate::space::racing::{Outcome, Racing, race};
 use crate::space::select::Rules;
-use crate::store::{DeviceId, ModelSpec, Store};
+use crate::store::{DeviceId, ModelSpec, SampleQuery, Store};
 
 /// Arguments of `hanas profile`.
 #[derive(Debug, Args)]
@@ -126,16 +126,55 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     let race = race_of(args, &session, &list, &have, &sampling);
     if missing > 0 || race.is_some_and(|(settings, racing)| is_open(&store, device, args, settings, &racing))
     {
-        report = measure(global, args, &mut session, (&mut store, device), (&list, &have), race, report)?;
+        report =
+            measure_and_race(global, args, &mut session, (&mut store, device), (&list, &have), race, report)?;
     }
-    conclude(global, args, &report)
+    conclude(global, &report, args.sampling.allow_noisy)
+}
+
+/// What of a task is measured, and how.
+pub(super) struct Order<'a> {
+    /// The task's name.
+    pub(super) task: &'a str,
+    /// Images a run.
+    pub(super) batch: u32,
+    /// How often.
+    pub(super) sampling: Sampling,
+    /// Whether what the store holds is measured anew.
+    pub(super) again: bool,
+    /// Whether a measurement that is not trustworthy is no failure.
+    pub(super) allow_noisy: bool,
+}
+
+/// Measures what is missing of a list into the store, without a race, and says how it went.
+pub(super) fn measure(
+    global: &Global,
+    device: &DeviceArg,
+    order: &Order<'_>,
+    list: &[Candidate],
+) -> anyhow::Result<()> {
+    let Order { task, batch, sampling, .. } = *order;
+    let mut store = global.store()?;
+    let mut session = global.connect(device)?;
+    let device = store.device_id(session.facts())?;
+    let stored = SampleQuery { device, task: Some(task), batch, only_trustworthy: false };
+    let counts = if order.again { BTreeMap::new() } else { store.counts(&stored)? };
+    let have = counts_of(list, &counts);
+    let missing = have.iter().filter(|&&have| sampling.rounds_left(have) > 0).count();
+    let mut report = Report::new(list.len(), list.len() - missing);
+    if missing > 0 {
+        let mut recorder = Recorder::begin(&mut store, Filed { device, task, batch }, &sampling, list)?;
+        let ended = recorder.measure(global, &mut session, list, &have, &sampling, "profile")?;
+        report = report.finish(recorder, ended, &session)?;
+    }
+    conclude(global, &report, order.allow_noisy)
 }
 
 /// Prints what came of it; the exit code is the verdict's.
-pub(super) fn conclude(global: &Global, args: &ProfileArgs, report: &Report) -> anyhow::Result<()> {
+pub(super) fn conclude(global: &Global, report: &Report, allow_noisy: bool) -> anyhow::Result<()> {
     print(global, report)?;
     match &report.verdict {
-        Some(verdict) if !verdict.trustworthy && !args.sampling.allow_noisy => Err(NotTrustworthy.into()),
+        Some(verdict) if !verdict.trustworthy && !allow_noisy => Err(NotTrustworthy.into()),
         _ => Ok(()),
     }
 }
@@ -185,7 +224,7 @@ fn is_open(store: &Store, device: DeviceId, args: &ProfileArgs, settings: Settin
     })
 }
 
-fn measure(
+fn measure_and_race(
     global: &Global,
     args: &ProfileArgs,
     session: &mut Session,

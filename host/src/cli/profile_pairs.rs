@@ -65,7 +65,7 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     let measured_before = missing_in(&have, args).1;
     let grown = !sampler.next(&setting.points(&store)?, &BTreeSet::new()).is_empty();
     if !grown && measured_before == list.len() {
-        return profile::conclude(global, args, &Report::new(list.len(), list.len()));
+        return profile::conclude(global, &Report::new(list.len(), list.len()), args.sampling.allow_noisy);
     }
     let sampling = args.sampling.sampling();
     let mut recorder = Recorder::begin(&mut store, filed(device, args), &sampling, &nets)?;
@@ -80,7 +80,7 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     });
     let (ended, candidates) = ended?;
     let report = Report::new(candidates, measured_before).finish(recorder, ended, &session)?;
-    profile::conclude(global, args, &report)
+    profile::conclude(global, &report, args.sampling.allow_noisy)
 }
 
 /// Asks the sampler what to measure, and measures it a little, until it asks for nothing.

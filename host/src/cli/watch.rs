@@ -45,6 +45,14 @@ impl Watch {
                 );
                 say(progress.as_ref(), &text);
             }
+            Event::Trial { trial, samples } => {
+                let bar = progress.get_or_insert_with(|| Progress::new(&what, samples as u64, quiet));
+                let accuracy = trial.score.map_or_else(
+                    || "over the limit".to_owned(),
+                    |score| format!("accuracy {:.4}", score.validation),
+                );
+                bar.at(trial.trial as u64 + 1, &accuracy);
+            }
             Event::Search(_) | Event::Train(_) => {}
         };
         Self { show: Box::new(show) }

@@ -3,6 +3,9 @@
 //! - [`cifar`]: CIFAR-10 and CIFAR-100 in their binary formats;
 //! - [`own`]: a user's own pictures by class, or CIFAR's binary format at any size;
 //! - [`shapes`]: ten classes of procedural images, made from a seed;
+//! - [`nas_bench_graph`]: a table of trained graph nets, for experiments;
+//! - [`graph`]: a graph with features, labels and a split; [`npz`], [`planetoid`] (by [`pickle`]) and
+//!   [`planted`] make one;
 //! - [`mod@stream`]: random numbers addressed by what they are for;
 //! - [`batches`] (feature `torch`): shuffled, augmented, normalised batches.
 
@@ -17,7 +20,13 @@ use stream::{Purpose, stream};
 #[cfg(feature = "torch")]
 pub mod batches;
 pub mod cifar;
+pub mod graph;
+pub mod nas_bench_graph;
+pub mod npz;
 pub mod own;
+pub mod pickle;
+pub mod planetoid;
+pub mod planted;
 pub mod shapes;
 pub mod stream;
 
@@ -117,6 +126,40 @@ pub enum DataError {
         wants_width: u32,
         /// The task's height.
         wants_height: u32,
+    },
+    /// A line of a table is not what its header says.
+    #[error("{path}, line {line}: {why}; the table is damaged or another one", path = path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; 0 where it is not known.
+        line: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// A graph is not there.
+    #[error("{folder} holds neither {name}.npz nor ind.{name}.x; point --data or HANAS_DATA at the folder with {name}", folder = folder.display())]
+    NoGraph {
+        /// Where it was looked for.
+        folder: PathBuf,
+        /// The graph's name.
+        name: &'static str,
+    },
+    /// A graph's file is damaged or another format.
+    #[error("{path}: {why}; it is damaged or another format: fetch it again", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A graph's parts do not fit.
+    #[error("{path}: {source}", path = path.display())]
+    Graph {
+        /// The file, or the procedural graph's name.
+        path: PathBuf,
+        /// What does not fit.
+        source: graph::GraphDataError,
     },
     /// More images are asked for than there are.
     #[error("{asked} images are asked for and the set has {given}; ask for at most {given}")]

@@ -34,6 +34,16 @@ pub enum Purpose {
     Shapes = 11,
     /// Widths drawn one of each group.
     RandomGroups = 12,
+    /// A procedural graph.
+    PlantedGraph = 16,
+    /// Dropout of a graph net.
+    GraphDropout = 17,
+    /// Token sequences that a strategy proposes: trial and draw.
+    Proposal = 20,
+    /// Splits and orders of a latency predictor's samples.
+    Predictor = 21,
+    /// Resampled runs of an experiment.
+    Experiment = 22,
 }
 
 /// The generator of an address.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::rank::spearman;
+
 /// Agreement of two lists of latencies.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Agreement {
@@ -37,6 +39,7 @@ pub fn agreement(pairs: &[(f64, f64)]) -> Option<Agreement> {
     sizes.sort_by(f64::total_cmp);
     let count = errors.len() as f64;
     let within = |limit: f64| sizes.iter().filter(|&&size| size <= limit).count() as f64 / count;
+    let (left, right): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
     Some(Agreement {
         nets: pairs.len(),
         mape: sizes.iter().sum::<f64>() / count,
@@ -46,26 +49,8 @@ pub fn agreement(pairs: &[(f64, f64)]) -> Option<Agreement> {
         worst: sizes[sizes.len() - 1],
         bias: errors.iter().sum::<f64>() / count,
         kendall_tau: kendall_tau(pairs),
-        spearman_rho: spearman_rho(pairs),
+        spearman_rho: spearman(&left, &right),
     })
-}
-
-/// Spearman's rho (1904): Pearson's correlation of the ranks.
-fn spearman_rho(pairs: &[(f64, f64)]) -> Option<f64> {
-    let left = ranks(&pairs.iter().map(|pair| pair.0).collect::<Vec<_>>());
-    let right = ranks(&pairs.iter().map(|pair| pair.1).collect::<Vec<_>>());
-    // Ranks have the same mean with ties as without.
-    let mean = (pairs.len() + 1) as f64 / 2.0;
-    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - mean) * (b - mean)).sum::<f64>();
-    let most = (product(&left, &left) * product(&right, &right)).sqrt();
-    (most > 0.0).then(|| product(&left, &right) / most)
-}
-
-/// Ranks from 1; equal values share the mean of theirs.
-fn ranks(values: &[f64]) -> Vec<f64> {
-    let below = |value: f64| values.iter().filter(|&&other| other < value).count() as f64;
-    let equal = |value: f64| values.iter().filter(|&&other| other == value).count() as f64;
-    values.iter().map(|&value| below(value) + (equal(value) + 1.0) / 2.0).collect()
 }
 
 /// Kendall's tau-b (1945): pairs in the same order less pairs in opposite order, ties discounted.
@@ -110,6 +95,5 @@ mod tests {
         // d = (0, -1, 1, 0): 1 - 6 * 2 / (4 * 15).
         let found = agreement(&[(1.0, 1.0), (2.0, 3.0), (3.0, 2.0), (4.0, 4.0)]).unwrap();
         assert!((found.spearman_rho.unwrap() - 0.8).abs() < 1e-12);
-        assert_eq!(ranks(&[5.0, 1.0, 5.0]), [2.5, 1.0, 2.5]);
     }
 }

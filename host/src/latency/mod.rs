@@ -7,6 +7,7 @@
 //! - [`fit`]: f(x) = k x^alpha + b (paper, Eq. 1), by least squares;
 //! - [`layers`]: one such curve per layer type, and the latency of a whole net as their sum (Eq. 8);
 //! - [`pairwise`]: L(c_in, c_out) per layer kind, by interpolation between measured pairs;
+//! - [`graph`]: the latency of a graph net out of nodes, edges, heads and dims;
 //! - [`pair_sampling`]: which pairs to measure next;
 //! - [`calibration`]: from the sum of the layers to the net;
 //! - [`net_model`]: either model with what it was made of, and how far it is off;
@@ -17,6 +18,7 @@ pub mod agreement;
 pub mod calibration;
 pub mod estimate;
 pub mod fit;
+pub mod graph;
 pub mod layers;
 pub mod net_model;
 mod pair_field;

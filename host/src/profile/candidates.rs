@@ -1,6 +1,8 @@
 //! What a task wants measured: layers for the space, layers for the cost of the other types, whole
 //! nets for calibration; each as ONNX of a few hundred bytes under its digest.
 
+use std::sync::Arc;
+
 use hanas_models::layer::{Layer, LayerType, types};
 use hanas_models::onnx::{Init, lower};
 use hanas_models::resnet::{BlockWidths, ConvNet, Family};
@@ -40,6 +42,8 @@ pub struct Candidate {
     pub onnx: Vec<u8>,
     /// BLAKE3 of `onnx`.
     pub digest: Digest,
+    /// Content that the model refers to and the agent must hold.
+    pub held: Option<Arc<[u8]>>,
 }
 
 impl Candidate {
@@ -51,7 +55,8 @@ impl Candidate {
         let net = match &spec {
             ModelSpec::Layer { layer } => layer.net(),
             ModelSpec::Net { net } => net.net()?,
-            ModelSpec::Null | ModelSpec::File { .. } => null_net(),
+            // A graph net is made with its graph: profile::graph_candidates.
+            ModelSpec::Null | ModelSpec::File { .. } | ModelSpec::Graph { .. } => null_net(),
         };
         Ok(Self::of_file(spec, batch, lower(&net, Init::Seeded(WEIGHT_SEED), batch)?))
     }
@@ -60,7 +65,7 @@ impl Candidate {
     #[must_use]
     pub fn of_file(spec: ModelSpec, batch: u32, onnx: Vec<u8>) -> Self {
         let digest = Digest(*blake3::hash(&onnx).as_bytes());
-        Self { spec, batch, onnx, digest }
+        Self { spec, batch, onnx, digest, held: None }
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! - [`candidates`]: what a task wants measured, each as ONNX under its digest;
 //! - [`cin`]: at which input widths a stage's curve is measured;
+//! - [`graph_candidates`]: graph nets on one graph, which is sent once;
 //! - [`sampling`]: how often and in what order;
 //! - [`warmup`]: when a device has settled;
 //! - [`runner`]: loads candidates in sets, times them interleaved, goes on after a dead worker.
 
 pub mod candidates;
 pub mod cin;
+pub mod graph_candidates;
 pub mod runner;
 pub mod sampling;
 pub mod warmup;

@@ -1,6 +1,7 @@
 //! Loads candidates in sets, times them interleaved, goes on after a dead worker.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use hanas_proto::Nanos;
 use hanas_proto::measure::{LoadOptions, RoundContext};
@@ -151,6 +152,7 @@ impl State<'_> {
         take: &mut TakeNote<'_>,
     ) -> Result<Option<Ended>, ProfileError> {
         session.clear()?;
+        self.hold(session, set)?;
         for (slot, &candidate) in (0u16..).zip(set) {
             if self.left[candidate] == 0 {
                 continue;
@@ -223,6 +225,18 @@ impl State<'_> {
             rounds += 1;
         }
         take(Note::Settled { rounds, settled: settling.is_over() })
+    }
+
+    /// Sees to it that the agent holds what the set's models refer to; each content is offered once.
+    fn hold(&self, session: &mut Session, set: &[usize]) -> Result<(), ProfileError> {
+        let mut offered: Vec<&Arc<[u8]>> = Vec::new();
+        for held in set.iter().filter_map(|&candidate| self.candidates[candidate].held.as_ref()) {
+            if !offered.iter().any(|other| Arc::ptr_eq(other, held)) {
+                session.upload(held)?;
+                offered.push(held);
+            }
+        }
+        Ok(())
     }
 
     /// Runs jobs until no candidate of the set needs a round. Candidates that need fewer than the rest

@@ -11,7 +11,8 @@
 //! 5. [`run`], [`progress`]: the folder and the logs of a run, and who watches it;
 //! 6. [`htas`] (feature `torch`): the differentiable search itself, with [`optim`] and [`checkpoint`];
 //!    [`netadapt`]: the baseline that slims a trained net instead;
-//! 7. [`strategies`]: which of all these is run.
+//! 7. [`strategies`]: which of all these is run;
+//! 8. [`hgnas`]: graph nets searched by reinforcement learning, evolution or chance.
 
 use hanas_models::spec::SpecError;
 
@@ -22,6 +23,7 @@ pub mod checkpoint;
 pub mod choices;
 pub mod config;
 pub mod decode;
+pub mod hgnas;
 #[cfg(feature = "torch")]
 pub mod htas;
 pub mod latency_model;
@@ -105,6 +107,9 @@ pub enum SearchError {
     /// The latency model does not know a layer.
     #[error(transparent)]
     Latency(#[from] crate::latency::LatencyError),
+    /// Scoring an architecture or finding its latency failed.
+    #[error("trying an architecture: {0}")]
+    Problem(hgnas::explore::ProblemError),
     /// A net that does not fit together.
     #[error(transparent)]
     Spec(#[from] SpecError),

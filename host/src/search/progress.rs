@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::hgnas::explore::Trial;
 use super::run::RunError;
 
 /// What a watcher is told.
@@ -30,6 +31,13 @@ pub enum Event<'a> {
     Search(&'a SearchEpoch),
     /// A training's epoch is done and logged.
     Train(&'a TrainEpoch),
+    /// A trial of a search over tokens is done and logged.
+    Trial {
+        /// The trial.
+        trial: &'a Trial,
+        /// All trials.
+        samples: usize,
+    },
 }
 
 /// Watches and stops. The stop flag is read at every step: what is under way is checkpointed first.
@@ -164,6 +172,24 @@ pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RunError> 
         serde_json::from_str(line).map_err(|source| RunError::Parse { path: path.to_owned(), source })
     };
     text.lines().map(parse).collect()
+}
+
+/// Every entry of a log that may not be there yet, and whose last line a kill may have cut short: half a
+/// line is no entry.
+///
+/// # Errors
+/// As [`read_lines`].
+pub fn read_complete_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, RunError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(RunError::Read { path: path.to_owned(), source }),
+    };
+    let end = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |place| place + 1);
+    let parse = |line: &[u8]| {
+        serde_json::from_slice(line).map_err(|source| RunError::Parse { path: path.to_owned(), source })
+    };
+    text[..end].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(parse).collect()
 }
 
 /// Most memory this process has held so far, in bytes (VmHWM); 0 where the system does not tell.

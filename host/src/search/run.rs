@@ -72,11 +72,14 @@ impl RunDir {
     ///
     /// # Errors
     /// [`RunError::Occupied`] where it holds another run, or what reading and writing report.
-    pub fn create(path: &Path, record: &RunRecord) -> Result<Self, RunError> {
+    pub fn create<R>(path: &Path, record: &R) -> Result<Self, RunError>
+    where
+        R: Serialize + DeserializeOwned + PartialEq,
+    {
         let run = Self { path: path.to_owned() };
         let file = run.file("run.json");
         if file.exists() {
-            if run.record()? != *record {
+            if load::<R>(&file)? != *record {
                 return Err(RunError::Occupied { path: path.to_owned() });
             }
             return Ok(run);

@@ -2,8 +2,21 @@
 //! knobs in 42 cells. The graph nets of Wang et al. 2023, not the "HGNAS" of Zhou et al. for point
 //! clouds.
 
+use hanas_models::gnn::Reading;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
 use super::SpaceError;
-use super::partition::{Knob, Partition};
+use super::partition::{Knob, Partition, point_text};
+use super::select::{Rules, Selection};
+use super::stability::{Sampled, Stability, select_sampled};
+use crate::profile::graph_candidates::pair_of;
+use crate::store::{ChoiceRow, ModelSamples, ModelSpec};
+
+/// Version of a space's JSON; raised when a field changes its meaning.
+pub const SCHEMA: u32 = 1;
 
 /// Pairs whose product is larger are left out.
 pub const MAX_PRODUCT: u32 = 1_280;
@@ -33,6 +46,117 @@ pub fn feature(point: &[u32]) -> f64 {
     f64::from(point.iter().product::<u32>())
 }
 
+/// Every pair of the space, cell by cell.
+///
+/// # Errors
+/// As [`partition`].
+pub fn pairs() -> Result<Vec<[u32; 2]>, SpaceError> {
+    by_cell().map(|cells| cells.concat())
+}
+
+fn by_cell() -> Result<Vec<Vec<[u32; 2]>>, SpaceError> {
+    let pair = |point: Vec<u32>| <[u32; 2]>::try_from(point).ok().filter(|pair| allowed(pair));
+    let cells = partition()?.cells();
+    Ok(cells.iter().map(|cell| cell.points().into_iter().filter_map(pair).collect()).collect())
+}
+
+/// `count` pairs, or all where there are fewer: from every cell in turn, in an order drawn from a seed. A
+/// larger count with the same seed holds the smaller one.
+///
+/// # Errors
+/// As [`partition`].
+pub fn some_pairs(count: usize, seed: u64) -> Result<Vec<[u32; 2]>, SpaceError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut cells = by_cell()?;
+    for cell in &mut cells {
+        cell.shuffle(&mut rng);
+    }
+    let deepest = cells.iter().map(Vec::len).max().unwrap_or(0);
+    let dealt = (0..deepest).flat_map(|row| cells.iter().filter_map(move |cell| cell.get(row).copied()));
+    Ok(dealt.take(count).collect())
+}
+
+/// How a graph's space is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GraphSettings {
+    /// How choices are made.
+    pub rules: Rules,
+    /// How the measured nets are read.
+    pub reading: Reading,
+    /// Smallest step of the clock, in nanoseconds.
+    pub clock_resolution_ns: u32,
+    /// Seed of the stability's replicates.
+    pub seed: u64,
+}
+
+/// A graph's hardware-aware space on a device: one pair of heads and dim a cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GraphSpace {
+    /// See [`SCHEMA`].
+    #[serde(rename = "space_schema")]
+    pub schema: u32,
+    /// The graph's name.
+    pub graph: String,
+    /// How it was made.
+    pub settings: GraphSettings,
+    /// Line, choices and measured points; a point is (heads, dim).
+    #[serde(flatten)]
+    pub selection: Selection,
+    /// How sure the choices are.
+    pub stability: Stability,
+}
+
+impl GraphSpace {
+    /// Builds the space from stored samples; models that are no reference net of that graph and reading
+    /// are passed over. Cells without a measured pair are dropped.
+    ///
+    /// # Errors
+    /// [`SpaceError::NoPairs`] where nothing was measured, and as [`select`](super::select::select).
+    pub fn build(graph: &str, samples: &[ModelSamples], settings: GraphSettings) -> Result<Self, SpaceError> {
+        let of = |model: &ModelSamples| match &model.spec {
+            ModelSpec::Graph { reading, graph: name, .. }
+                if name == graph && *reading == settings.reading =>
+            {
+                let pair = pair_of(&model.spec).filter(|pair| allowed(pair))?;
+                Some(Sampled::single(pair.to_vec(), model.visits.clone()))
+            }
+            _ => None,
+        };
+        let points: Vec<Sampled> = samples.iter().filter_map(of).collect();
+        if points.is_empty() {
+            return Err(SpaceError::NoPairs { graph: graph.to_owned() });
+        }
+        let GraphSettings { rules, clock_resolution_ns, seed, .. } = settings;
+        let (selection, stability) =
+            select_sampled(&points, clock_resolution_ns, &partition()?, feature, &rules, seed)?;
+        Ok(Self { schema: SCHEMA, graph: graph.to_owned(), settings, selection, stability })
+    }
+
+    /// The chosen pairs, in the order of their cells.
+    #[must_use]
+    pub fn choices(&self) -> Vec<[u32; 2]> {
+        let pair = |point: &Vec<u32>| <[u32; 2]>::try_from(point.as_slice()).ok();
+        self.selection.choices.iter().filter_map(|choice| pair(&choice.chosen.point)).collect()
+    }
+
+    /// The choices as flat rows for the store.
+    #[must_use]
+    pub fn rows(&self) -> Vec<ChoiceRow> {
+        let row = |choice: &super::select::Choice| ChoiceRow {
+            part: "heads x dim".to_owned(),
+            cell: choice.cell.to_string(),
+            point: point_text(&choice.chosen.point),
+            latency_ns: choice.chosen.m_ns,
+            latency_se_ns: choice.chosen.se_ns,
+            fitted_ns: choice.chosen.f_ns,
+            score_ns: choice.chosen.score_ns,
+            rerun_probability: choice.rerun_same,
+            tied_points: choice.tied.iter().map(|point| point_text(point)).collect::<Vec<_>>().join(" "),
+        };
+        self.selection.choices.iter().map(row).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::partition::Cell;
@@ -52,6 +176,59 @@ mod tests {
         assert!(counts.iter().all(|&count| count > 0));
         let worst = cells.iter().zip(&counts).find(|(cell, _)| cell.to_string() == "9..16 x 129..256");
         assert_eq!(worst.map(|(_, &count)| count), Some(14));
+    }
+
+    #[test]
+    fn some_pairs_come_from_every_cell() {
+        assert_eq!(some_pairs(42, 1).unwrap().len(), 42);
+        let cells = partition().unwrap().cells();
+        let of =
+            |pair: &[u32; 2]| cells.iter().position(|cell| cell.points().contains(&pair.to_vec())).unwrap();
+        let seen: std::collections::BTreeSet<usize> = some_pairs(42, 1).unwrap().iter().map(of).collect();
+        assert_eq!(seen.len(), 42);
+        assert_eq!(some_pairs(100, 1).unwrap()[..42], some_pairs(42, 1).unwrap());
+        assert_ne!(some_pairs(42, 1).unwrap(), some_pairs(42, 2).unwrap());
+        let mut all = some_pairs(usize::MAX, 3).unwrap();
+        all.sort_unstable();
+        let mut wanted = super::pairs().unwrap();
+        wanted.sort_unstable();
+        assert_eq!(all, wanted);
+    }
+
+    #[test]
+    fn a_space_is_built_from_stored_samples_of_its_own_graph() {
+        use hanas_models::gnn::GnnNet;
+        use hanas_proto::{Digest, Nanos};
+
+        use crate::store::{ModelId, Visit};
+        let planted: Vec<[u32; 2]> = some_pairs(42, 9).unwrap();
+        let model = |pair: &[u32; 2], graph: &str, ns: f64| ModelSamples {
+            id: ModelId(0),
+            digest: Digest([0; 32]),
+            spec: ModelSpec::Graph {
+                net: GnnNet::reference(30, 3, pair[0], pair[1]),
+                reading: Reading::project(),
+                graph: graph.to_owned(),
+            },
+            onnx_bytes: 0,
+            visits: vec![Visit { samples: vec![Nanos::from_f64(ns); 20], ..Visit::default() }],
+        };
+        let latency =
+            |pair: &[u32; 2]| 2e6 + 1_000.0 * feature(pair) - if planted.contains(pair) { 3e5 } else { 0.0 };
+        let mut samples: Vec<ModelSamples> =
+            some_pairs(400, 9).unwrap().iter().map(|pair| model(pair, "tiny", latency(pair))).collect();
+        samples.extend(some_pairs(50, 4).unwrap().iter().map(|pair| model(pair, "other", 1.0)));
+        let settings = GraphSettings {
+            rules: Rules { floor: 1, ..Rules::project() },
+            reading: Reading::project(),
+            clock_resolution_ns: 1,
+            seed: 1,
+        };
+        let space = GraphSpace::build("tiny", &samples, settings).unwrap();
+        assert_eq!(space.choices(), planted);
+        assert_eq!(space.rows().len(), 42);
+        let paper = GraphSettings { reading: Reading::paper(), ..settings };
+        assert!(matches!(GraphSpace::build("tiny", &samples, paper), Err(SpaceError::NoPairs { .. })));
     }
 
     #[test]

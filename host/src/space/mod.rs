@@ -40,6 +40,12 @@ pub enum SpaceError {
         /// The stage.
         stage: usize,
     },
+    /// A graph has no samples of reference nets.
+    #[error("no pair of heads and dim was measured on {graph}; `hanas graph profile` does that")]
+    NoPairs {
+        /// The graph's name.
+        graph: String,
+    },
     /// The samples or points allow no estimate or line.
     #[error(transparent)]
     Latency(#[from] LatencyError),

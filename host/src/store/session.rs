@@ -1,5 +1,6 @@
 //! Writing one profile: a session, its models, then visits and contexts batch by batch.
 
+use hanas_models::gnn::{GnnNet, Reading};
 use hanas_models::layer::Layer;
 use hanas_models::resnet::ConvNet;
 use hanas_proto::measure::RoundContext;
@@ -67,6 +68,15 @@ pub enum ModelSpec {
         /// Its name.
         name: String,
     },
+    /// A graph net on a whole graph.
+    Graph {
+        /// The net.
+        net: GnnNet,
+        /// How it is read.
+        reading: Reading,
+        /// The graph's name.
+        graph: String,
+    },
 }
 
 impl ModelSpec {
@@ -78,6 +88,7 @@ impl ModelSpec {
             Self::Layer { layer } => layer.to_string(),
             Self::Net { net } => format!("{} {}", net.family.name, net.summary()),
             Self::File { name } => name.clone(),
+            Self::Graph { net, graph, .. } => format!("{graph} {net}"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A net + data -> weights (ALGORITHM 1.7).
 //!
+//! - [`child`], [`gnn`] (feature `torch`): a graph net on its graph (ALGORITHM 2.3);
 //! - [`config`]: settings, the paper's by default, and the learning rate's course;
 //! - [`distil`] (feature `torch`): training from scratch, with or without a teacher;
 //! - [`frozen`] (feature `torch`): a trained net that is only asked;
@@ -8,11 +9,13 @@
 
 #[cfg(feature = "torch")]
 pub mod bench;
+pub mod child;
 pub mod config;
 #[cfg(feature = "torch")]
 pub mod distil;
 #[cfg(feature = "torch")]
 pub mod frozen;
+pub mod gnn;
 pub mod record;
 #[cfg(feature = "torch")]
 pub mod teacher;
@@ -37,6 +40,9 @@ pub enum TrainError {
     /// A net that does not fit together.
     #[error(transparent)]
     Spec(#[from] hanas_models::spec::SpecError),
+    /// A graph net that does not fit together.
+    #[error(transparent)]
+    Gnn(#[from] hanas_models::gnn::GnnError),
     /// A log cannot be read or written.
     #[error(transparent)]
     Run(#[from] crate::search::run::RunError),

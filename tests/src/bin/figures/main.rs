@@ -2,6 +2,7 @@
 //! object of numbers to `target/figures.json`. `make bench` runs it; docs/src/figures.md explains it.
 //! No figure fails the run: this is measuring, not testing.
 
+mod graph;
 mod latency;
 mod stability;
 #[cfg(feature = "torch")]
@@ -59,6 +60,7 @@ const GROUPS: &[(&str, Measure)] = &[
             .flatten()
             .collect())
     }),
+    ("graph", graph::figures),
     ("latency", latency::models),
     ("reruns", stability::reruns),
     ("racing", stability::racing),

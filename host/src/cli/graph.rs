@@ -1,0 +1,205 @@
+//! `hanas graph`: graph nets on a graph: profile pairs of heads and dim, build the space of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use hanas_models::gnn::Reading;
+
+use super::context::{DeviceArg, Global};
+use super::output::{Format, Table, json, text};
+use super::profile::{self, Order};
+use super::sampling::SamplingArgs;
+use super::space::Mode;
+use crate::data::graph::{GraphData, load};
+use crate::profile::graph_candidates::{BATCH, GraphSubject, candidates, sampling};
+use crate::space::hgnas::{GraphSettings, GraphSpace, pairs, some_pairs};
+use crate::space::partition::point_text;
+use crate::space::select::Rules;
+use crate::store::{DeviceId, SampleQuery, Store};
+use crate::task::graph::{GraphSet, GraphTask};
+
+/// Under this name the store keeps the spaces of graph nets.
+pub(super) const SPACE: &str = "hgnas";
+
+/// Subcommands of `hanas graph`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Measure reference nets of pairs of heads and dim on the whole graph; resumes
+    Profile(ProfileArgs),
+    /// Choose a pair for each of the 42 cells from the stored samples and keep the space
+    Space(SpaceArgs),
+    /// Train one graph net, write it as ONNX, check it on a device
+    #[cfg(feature = "torch")]
+    Train(super::graph_train::TrainArgs),
+}
+
+/// Which graph task, and how its nets are read.
+#[derive(Debug, Args)]
+pub(super) struct TaskArgs {
+    /// cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn
+    #[arg(long, short, value_name = "TASK")]
+    task: GraphTask,
+    /// As the paper (softmax per source, pools on edges, all pairs) or as intended (default)
+    #[arg(long, value_enum, default_value_t)]
+    mode: Mode,
+}
+
+impl TaskArgs {
+    /// How the task's nets are read.
+    pub(super) const fn reading(&self) -> Reading {
+        match self.mode {
+            Mode::Paper => Reading::paper(),
+            Mode::Project => Reading::project(),
+        }
+    }
+
+    /// Reads the task's graph.
+    pub(super) fn load(&self, folder: Option<&Path>) -> anyhow::Result<GraphData> {
+        let set = self.task.data;
+        match folder {
+            Some(folder) => Ok(load(set, folder)?),
+            None if set == GraphSet::Planted => Ok(load(set, Path::new(""))?),
+            None => {
+                let text = format!("{} needs its graph: give its folder with --data", set.name());
+                Err(super::Usage(text).into())
+            }
+        }
+    }
+}
+
+/// Arguments of `hanas graph profile`.
+#[derive(Debug, Args)]
+pub(super) struct ProfileArgs {
+    #[command(flatten)]
+    task: TaskArgs,
+    #[command(flatten)]
+    device: DeviceArg,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// Folder with NAME.npz or the Planetoid files ind.NAME.*
+    #[arg(long, env = "HANAS_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Pairs to measure, spread over all cells [default: 420; all 2681 with --mode paper]
+    #[arg(long, value_name = "K")]
+    pairs: Option<usize>,
+    /// Seed of the choice of pairs
+    #[arg(long, default_value_t = 0)]
+    pairs_seed: u64,
+    /// Measure anew what the store holds already
+    #[arg(long)]
+    again: bool,
+}
+
+/// Arguments of `hanas graph space`.
+#[derive(Debug, Args)]
+pub(super) struct SpaceArgs {
+    #[command(flatten)]
+    task: TaskArgs,
+    /// A board's name or row number, as the store has it [default: the last profiled]
+    #[arg(long, short)]
+    device: Option<String>,
+}
+
+/// Pairs measured where no number is given: ten a cell.
+const PAIRS: usize = 420;
+
+/// Runs the command.
+pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Profile(args) => profile(global, &args),
+        Command::Space(args) => space(global, &args),
+        #[cfg(feature = "torch")]
+        Command::Train(args) => super::graph_train::run(global, &args),
+    }
+}
+
+fn profile(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
+    let TaskArgs { task, mode } = &args.task;
+    let data = args.task.load(args.data.as_deref())?;
+    let subject = GraphSubject::new(task.data.name(), &data.graph, data.features.width(), data.classes);
+    let chosen = match (args.pairs, mode) {
+        (Some(count), _) => some_pairs(count, args.pairs_seed)?,
+        (None, Mode::Paper) => pairs()?,
+        (None, Mode::Project) => some_pairs(PAIRS, args.pairs_seed)?,
+    };
+    let list = candidates(&subject, &chosen, args.task.reading())?;
+    let order = Order {
+        task: &task.name,
+        batch: BATCH,
+        sampling: sampling(args.sampling.sampling()),
+        again: args.again,
+        allow_noisy: args.sampling.allow_noisy,
+    };
+    profile::measure(global, &args.device, &order, &list)
+}
+
+fn query(device: DeviceId, task: &GraphTask) -> SampleQuery<'_> {
+    SampleQuery { device, task: Some(&task.name), batch: BATCH, only_trustworthy: false }
+}
+
+fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
+    let TaskArgs { task, mode } = &args.task;
+    let mut store = global.existing_store()?;
+    let device = profiled(&store, args.device.as_deref(), task)?;
+    let rules = match mode {
+        Mode::Project => Rules { floor: 1, ..Rules::project() },
+        Mode::Paper => Rules::paper(),
+    };
+    let clock_resolution_ns = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
+    let settings = GraphSettings { rules, reading: args.task.reading(), clock_resolution_ns, seed: 1 };
+    let query = query(device, task);
+    let space = GraphSpace::build(task.data.name(), &store.samples(&query)?, settings)?;
+    store.save_space(&query, SPACE, &space, &space.rows())?;
+    show(global, &space)
+}
+
+/// The device that the task was profiled on last, or the one that is named.
+fn profiled(store: &Store, wanted: Option<&str>, task: &GraphTask) -> anyhow::Result<DeviceId> {
+    let sessions = store.sessions()?;
+    let of_task: BTreeMap<i64, DeviceId> = (sessions.iter())
+        .filter(|session| session.task == task.name)
+        .map(|session| (session.id.0, session.device))
+        .collect();
+    for id in of_task.into_values().rev() {
+        let named = match wanted {
+            None => true,
+            Some(wanted) => {
+                let device = store.device(id)?;
+                device.is_some_and(|device| device.name == wanted) || id.0.to_string() == wanted
+            }
+        };
+        if named {
+            return Ok(id);
+        }
+    }
+    let name = &task.name;
+    None.with_context(|| {
+        format!("no profile of {name}; run `hanas graph profile --task {name} --device ...` first")
+    })
+}
+
+fn show(global: &Global, space: &GraphSpace) -> anyhow::Result<()> {
+    if global.format == Format::Json {
+        return json(space);
+    }
+    let mut table = Table::new(&["heads x dim", "choice", "latency ms", "fitted ms", "tied with"]);
+    for choice in &space.selection.choices {
+        let ms = |ns: f64| format!("{:.3}", ns / 1e6);
+        table.row(vec![
+            choice.cell.to_string(),
+            point_text(&choice.chosen.point),
+            ms(choice.chosen.m_ns),
+            ms(choice.chosen.f_ns),
+            choice.tied.len().to_string(),
+        ]);
+    }
+    let (chosen, dropped) = (space.selection.choices.len(), space.selection.dropped.len());
+    let measured = space.selection.curve.len();
+    text(&format!(
+        "{}\n{chosen} choices from {measured} measured pairs; {dropped} cells dropped; a rerun repeats {:.1} of them\n",
+        table.to_text(),
+        space.stability.mean_same()
+    ))
+}

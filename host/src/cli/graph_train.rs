@@ -1,0 +1,128 @@
+//! `hanas graph train`: one graph net trained, written as ONNX, and its answers checked on a device.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Args;
+use hanas_models::gnn::layout::{Layout, Widths};
+use hanas_models::gnn::onnx::{Placement, lower};
+use hanas_models::gnn::{GnnLayer, GnnNet};
+use hanas_models::onnx::Init;
+use hanas_proto::measure::LoadOptions;
+use serde::Serialize;
+
+use super::context::{DeviceArg, Global};
+use super::graph::TaskArgs;
+use super::output::{Format, json, text};
+use crate::data::graph::GraphData;
+use crate::link::Session;
+use crate::train::child::{ChildConfig, ChildResult};
+use crate::train::gnn::ChildTrainer;
+
+/// Arguments of `hanas graph train`.
+#[derive(Debug, Args)]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    task: TaskArgs,
+    /// Folder with NAME.npz or the Planetoid files ind.NAME.*
+    #[arg(long, env = "HANAS_DATA", value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// The layers in order: gat/sum/elu/8x8 gat/sum/linear/1x1 (the last dim becomes the classes)
+    #[arg(long, num_args = 1.., required = true, value_name = "LAYER")]
+    layers: Vec<GnnLayer>,
+    /// Epochs at most
+    #[arg(long, default_value_t = ChildConfig::default().epochs)]
+    epochs: u32,
+    /// Epochs without a lower validation loss after which training ends [default: never]
+    #[arg(long)]
+    patience: Option<u32>,
+    /// Seed of weights and dropout
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Write the trained net here as ONNX, graph and all
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Let this device classify the nodes too, and hold its accuracy against training's
+    #[arg(long, value_name = "DEVICE")]
+    check_on: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    net: String,
+    #[serde(flatten)]
+    result: ChildResult,
+    device_test_accuracy: Option<f64>,
+}
+
+/// Runs the command.
+pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
+    let data = args.task.load(args.data.as_deref())?;
+    let net = GnnNet::new(data.features.width(), data.classes, args.layers.clone());
+    let config = ChildConfig {
+        epochs: args.epochs,
+        patience: args.patience,
+        reading: args.task.reading(),
+        ..ChildConfig::default()
+    };
+    let (result, weights) = ChildTrainer::new(&data).train(&net, &config, args.seed)?;
+    let layout = Layout::new(&data.graph, Widths::Rounded);
+    let onnx = lower(&net, &layout, config.reading, Init::Weights(&weights), Placement::Inside)?;
+    if let Some(path) = &args.out {
+        write(path, &onnx)?;
+    }
+    let device_test_accuracy = match &args.check_on {
+        Some(device) => {
+            let device = DeviceArg { device: device.clone(), queue_timeout: QUEUE_SECONDS };
+            Some(on_device(&mut global.connect(&device)?, &data, &onnx)?)
+        }
+        None => None,
+    };
+    let report = Report { net: net.to_string(), result, device_test_accuracy };
+    print(global, &report)?;
+    anyhow::ensure!(
+        device_test_accuracy.is_none_or(|accuracy| accuracy == result.test_accuracy),
+        "the device classifies the test nodes otherwise than training does"
+    );
+    Ok(())
+}
+
+/// Seconds to wait while another session holds the device.
+const QUEUE_SECONDS: u64 = 600;
+
+fn write(path: &Path, onnx: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, onnx).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Share of the test nodes that the device gets right.
+fn on_device(session: &mut Session, data: &GraphData, onnx: &[u8]) -> anyhow::Result<f64> {
+    let digest = session.upload(onnx)?;
+    session.load(0, digest, LoadOptions::default())?;
+    let features: Vec<u8> = data.features.dense().iter().flat_map(|value| value.to_le_bytes()).collect();
+    let inputs = session.upload(&features)?;
+    let outputs = session.infer(0, inputs)?;
+    let scores: Vec<f32> = outputs.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let wanted = data.nodes() as usize * data.classes as usize;
+    anyhow::ensure!(scores.len() == wanted, "the device gives {} scores, not {wanted}", scores.len());
+    Ok(data.accuracy(&scores, &data.split.test))
+}
+
+fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
+    if global.format == Format::Json {
+        return json(report);
+    }
+    let Report { net, result, device_test_accuracy } = report;
+    let percent = |share: f64| format!("{:.2}%", 100.0 * share);
+    let mut lines = format!(
+        "{net}\nbest of {} epochs: {}\nvalidation {} (loss {:.4}), test {}\n",
+        result.epochs,
+        result.best_epoch + 1,
+        percent(result.val_accuracy),
+        result.val_loss,
+        percent(result.test_accuracy)
+    );
+    if let Some(accuracy) = device_test_accuracy {
+        lines.push_str(&format!("test on the device {}\n", percent(*accuracy)));
+    }
+    text(&lines)
+}

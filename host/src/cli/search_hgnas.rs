@@ -1,0 +1,374 @@
+//! `hanas search hgnas`: a graph net for a device, by reinforcement learning, evolution or chance.
+//!
+//! Random nets are measured first: they train the latency predictor and fix T and the limit's quantile.
+//! Then the search, whose trials are trained and predicted; then the best are measured, trained again and
+//! again, and the best of them is exported and verified. Every step goes on where it was interrupted.
+
+use std::path::PathBuf;
+
+use hanas_models::gnn::layout::{Layout, Widths};
+use hanas_models::gnn::onnx::{Placement, lower};
+use hanas_models::gnn::{GnnNet, Reading};
+use hanas_models::onnx::Init;
+use hanas_proto::Nanos;
+use hanas_proto::measure::LoadOptions;
+use serde::{Deserialize, Serialize};
+
+use super::context::Global;
+use super::gnn::{GnnTimer, Trainer, digest};
+use super::graph::SPACE;
+use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SearchCommand, SpaceArg};
+use super::output::{Format, json, text};
+use super::progress::Progress;
+use super::search;
+use super::watch::Watch;
+use super::{Interrupted, NotTrustworthy, interrupt};
+use crate::data::graph::{GraphData, load};
+use crate::data::stream::{Purpose, stream};
+use crate::latency::graph::GraphShape;
+use crate::latency::verdict::{Evidence, judge};
+use crate::latency::{Statistic, estimate};
+use crate::link::Session;
+use crate::profile::candidates::Candidate;
+use crate::profile::graph_candidates::{BATCH, GraphSubject};
+use crate::profile::sampling::Sampling;
+use crate::search::SearchError;
+use crate::search::checkpoint::save_weights;
+use crate::search::hgnas::cache::{ScoreCache, Setting};
+use crate::search::hgnas::explore::{ProblemError, Settings, explore};
+use crate::search::hgnas::finals::{Finalist, Jury, Spread};
+use crate::search::hgnas::predictor::{Gate, Predictor, PredictorConfig, Target};
+use crate::search::hgnas::problem::GnnProblem;
+use crate::search::hgnas::record::{GnnNetRecord, GnnRunRecord, GnnVerifyRecord};
+use crate::search::hgnas::reward::{OMEGA, Objective, Reward, median, quantile};
+use crate::search::hgnas::space::{GnnSpace, key};
+use crate::search::progress::{JsonLines, read_complete_lines};
+use crate::search::run::{RunDir, SCHEMA_VERSION, save, write_whole};
+use crate::space::hgnas::GraphSpace;
+use crate::store::{ModelSpec, SampleQuery};
+
+/// Nets measured between two lines of `latencies.jsonl`.
+const CHUNK: usize = 32;
+/// Timed runs of each of them.
+const SAMPLES: u32 = 16;
+/// Timed runs of a finalist and of the net that comes out.
+const FINAL_SAMPLES: u32 = 60;
+
+/// Runs `hanas search`.
+pub(super) fn run(global: &Global, command: &SearchCommand) -> anyhow::Result<()> {
+    match command {
+        SearchCommand::Conv(args) => search::run(global, args),
+        SearchCommand::Graph(args) => hgnas(global, args),
+    }
+}
+
+/// A line of `latencies.jsonl`.
+#[derive(Debug, Serialize, Deserialize)]
+struct MeasuredLatency {
+    key: String,
+    ns: f64,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    run: PathBuf,
+    net: GnnNetRecord,
+    verify: GnnVerifyRecord,
+}
+
+fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
+    let data = load(args.task.data, &args.data)?;
+    let child = args.child();
+    let mut session = global.connect(&args.device)?;
+    let space = space(global, args, &data, &session)?;
+    let subject = GraphSubject::new(args.task.data.name(), &data.graph, data.features.width(), data.classes);
+    let mut timer = GnnTimer::new(&mut session, &subject, child.reading);
+    std::fs::create_dir_all(&args.out)?;
+    let nets = nets_to_measure(args, &data, &space);
+    let measured = latencies(global, args, &nets, &mut timer)?;
+    let reward = reward(args, &measured)?;
+    let settings = Settings { samples: args.samples(), seed: args.seed, reward };
+    let record = GnnRunRecord {
+        schema_version: SCHEMA_VERSION,
+        task: args.task.name.clone(),
+        device: args.device.device.clone(),
+        space: space.clone(),
+        strategy: args.strategy(),
+        settings,
+        child: serde_json::to_string(&child)?,
+        finals: args.finals()?,
+    };
+    let dir = RunDir::create(&args.out, &record)?;
+    let predictor = predictor(args, &dir, &data, &measured, child.reading)?;
+    let setting = Setting { child: record.child.clone(), data: digest(&data) };
+    let scores = args.scores.clone().unwrap_or_else(|| dir.file("scores.jsonl"));
+    let mut cache = ScoreCache::open(&scores, setting)?;
+    let mut trainer = Trainer::new(&data, child);
+    let trials = {
+        let mut predict = |net: &GnnNet| -> Result<f64, ProblemError> {
+            predictor.predict_ns(net).ok_or_else(|| format!("{} has not two layers", key(net)).into())
+        };
+        let mut problem = GnnProblem::new(&space, &mut trainer, &mut predict, &mut cache, args.seed);
+        let mut proposer = record.strategy.proposer(&space.tokens(), args.seed)?;
+        let mut watch = Watch::new("search", global.quiet);
+        let mut monitor = watch.monitor(interrupt::watch());
+        explore(&mut problem, &mut *proposer, &settings, Some(&dir.search_log()), &mut monitor)
+            .map_err(interrupted)?
+    };
+    let mut measure = |net: &GnnNet| -> Result<f64, ProblemError> {
+        let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
+        Ok(timer.measure(std::slice::from_ref(net), &sampling)?[0])
+    };
+    let mut jury =
+        Jury { scorer: &mut trainer, measure: &mut measure, cache: &mut cache, stop: interrupt::watch() };
+    if !global.quiet {
+        eprintln!("training the best again; this takes the trainings of some dozen trials");
+    }
+    let finalists =
+        jury.decide(&space, &trials, reward.limit_ns, &record.finals, args.seed).map_err(interrupted)?;
+    let trained: std::collections::BTreeSet<&str> = trials.iter().map(|trial| trial.key.as_str()).collect();
+    let net = net_record(finalists, reward.limit_ns, trained.len(), &predictor)?;
+    save(&dir.file("net.json"), &net)?;
+    let (verify, trustworthy) =
+        export_and_verify(args, &dir, &data, &net, &trainer, &mut timer, child.reading)?;
+    print(global, &Outcome { run: args.out.clone(), net, verify })?;
+    if trustworthy || args.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
+}
+
+/// The space; HGNAS's pairs are those of the last space built.
+fn space(global: &Global, args: &HgnasArgs, data: &GraphData, session: &Session) -> anyhow::Result<GnnSpace> {
+    let (features, classes) = (data.features.width(), data.classes);
+    if args.space == SpaceArg::Graphnas {
+        return Ok(GnnSpace::graphnas(features, classes));
+    }
+    let mut store = global.existing_store()?;
+    let device = store.device_id(session.facts())?;
+    let task = args.task.name.as_str();
+    let query = SampleQuery { device, task: Some(task), batch: BATCH, only_trustworthy: false };
+    let saved = store.load_space::<GraphSpace>(&query, SPACE)?;
+    let saved = saved.ok_or_else(|| {
+        anyhow::anyhow!(
+            "no space of {task} on this device yet; run `hanas graph profile` and `hanas graph space` first"
+        )
+    })?;
+    if saved.is_stale() {
+        eprintln!("note: {} newer session(s) are not in this space; build it again", saved.newer.len());
+    }
+    if saved.value.settings.reading != args.child().reading {
+        eprintln!("note: the space was measured in the other mode; its pairs may be others in this one");
+    }
+    let pairs = saved.value.choices().iter().map(|&[heads, dim]| (heads, dim)).collect();
+    Ok(GnnSpace::hgnas(features, classes, pairs, !args.paper)?)
+}
+
+/// Random nets by turns of GraphNAS's space, whose latencies T and quantiles are of, and of the space.
+fn nets_to_measure(args: &HgnasArgs, data: &GraphData, space: &GnnSpace) -> Vec<GnnNet> {
+    let grid = GnnSpace::graphnas(data.features.width(), data.classes);
+    let mut rng = stream(args.seed, Purpose::RandomNets, 0, 2);
+    let draw = |place: u32| {
+        let from = if place.is_multiple_of(2) { &grid } else { space };
+        from.net(&from.tokens().random(&mut rng))
+    };
+    (0..args.latency_nets()).filter_map(draw).collect()
+}
+
+/// Latencies of these nets, as far as `latencies.jsonl` has them from there, measured otherwise.
+fn latencies(
+    global: &Global,
+    args: &HgnasArgs,
+    nets: &[GnnNet],
+    timer: &mut GnnTimer<'_>,
+) -> anyhow::Result<Vec<(GnnNet, f64)>> {
+    let path = args.out.join("latencies.jsonl");
+    let mut lines: Vec<MeasuredLatency> = read_complete_lines(&path)?;
+    if lines.len() > nets.len() || lines.iter().zip(nets).any(|(line, net)| line.key != key(net)) {
+        let out = args.out.display();
+        anyhow::bail!("{out} holds another run; give an empty folder, or the same settings to resume");
+    }
+    let mut log = JsonLines::open(&path, lines.len())?;
+    let mut progress = Progress::new("latencies", nets.len() as u64, global.quiet);
+    interrupt::watch();
+    let sampling = Sampling { samples: SAMPLES, ..Sampling::default() };
+    while lines.len() < nets.len() {
+        let next = &nets[lines.len()..nets.len().min(lines.len() + CHUNK)];
+        for (net, ns) in next.iter().zip(timer.measure(next, &sampling)?) {
+            let line = MeasuredLatency { key: key(net), ns };
+            log.push(&line)?;
+            lines.push(line);
+        }
+        progress.at(lines.len() as u64, "random nets");
+    }
+    Ok(nets.iter().cloned().zip(lines.iter().map(|line| line.ns)).collect())
+}
+
+/// The reward; T and quantiles are of the even places, GraphNAS's nets.
+fn reward(args: &HgnasArgs, measured: &[(GnnNet, f64)]) -> anyhow::Result<Reward> {
+    let grid: Vec<f64> = measured.iter().step_by(2).map(|of| of.1).collect();
+    let of = |share| quantile(&grid, share).ok_or_else(|| anyhow::anyhow!("no random net was measured"));
+    let limit_ns = match args.limit {
+        None => None,
+        Some(Limit::Nanos(ns)) => Some(ns),
+        Some(Limit::Quantile(share)) => Some(of(share)?),
+    };
+    let objective = match args.reward {
+        RewardArg::Accuracy => Objective::Accuracy,
+        RewardArg::Latency => {
+            let hundred = &grid[..grid.len().min(100)];
+            let reference_ns =
+                median(hundred).ok_or_else(|| anyhow::anyhow!("no random net was measured"))?;
+            Objective::Latency { reference_ns, omega: OMEGA }
+        }
+    };
+    Ok(Reward { objective, limit_ns })
+}
+
+/// The run's latency predictor, trained where there is none yet, and its gate.
+fn predictor(
+    args: &HgnasArgs,
+    dir: &RunDir,
+    data: &GraphData,
+    measured: &[(GnnNet, f64)],
+    reading: Reading,
+) -> anyhow::Result<Predictor> {
+    let path = dir.file("predictor.safetensors");
+    let found = match Predictor::load(&path)? {
+        Some(found) => found,
+        None => {
+            let layout = Layout::new(&data.graph, Widths::Rounded);
+            let graph = GraphShape { nodes: data.nodes(), edges: layout.messages() as u32 };
+            let target = if args.paper { Target::Latency } else { Target::Residual { graph, reading } };
+            let found = Predictor::train(measured, target, PredictorConfig::default(), args.seed)?;
+            found.save(&path)?;
+            found
+        }
+    };
+    let test = found.test();
+    let tau = test.kendall_tau.unwrap_or(0.0);
+    eprintln!(
+        "latency predictor: error {:.1}%, Kendall tau {tau:.3} on {} unseen nets",
+        100.0 * test.mape,
+        test.nets
+    );
+    if !Gate::NOISY.passes(test) && !args.allow_noisy {
+        anyhow::bail!(
+            "the latency predictor misses its gate (15%, tau .85); raise --latency-nets, quieten the device, or go on with --allow-noisy"
+        );
+    }
+    Ok(found)
+}
+
+fn net_record(
+    finalists: Vec<Finalist>,
+    limit_ns: Option<f64>,
+    trained: usize,
+    predictor: &Predictor,
+) -> anyhow::Result<GnnNetRecord> {
+    let first = finalists.first().ok_or_else(|| anyhow::anyhow!("the search has no finalist"))?;
+    Ok(GnnNetRecord {
+        schema_version: SCHEMA_VERSION,
+        net: first.net.clone(),
+        summary: key(&first.net),
+        predicted_ns: first.predicted_ns,
+        measured_ns: first.measured_ns,
+        limit_ns,
+        validation: first.validation(),
+        test: first.test(),
+        runs: first.scores.len(),
+        trained,
+        predictor: Some(*predictor.test()),
+        finalists,
+    })
+}
+
+/// Trains the net once more under the seed that did best on the validation nodes, writes
+/// `weights.safetensors` and `net.onnx`, and holds the device's time and answers against it.
+fn export_and_verify(
+    args: &HgnasArgs,
+    dir: &RunDir,
+    data: &GraphData,
+    record: &GnnNetRecord,
+    trainer: &Trainer<'_>,
+    timer: &mut GnnTimer<'_>,
+    reading: Reading,
+) -> anyhow::Result<(GnnVerifyRecord, bool)> {
+    let scores = record.finalists.first().map_or(&[][..], |first| &first.scores);
+    let best = (0..scores.len()).max_by(|&a, &b| scores[a].validation.total_cmp(&scores[b].validation));
+    let seed = args.seed.wrapping_add(1 + best.unwrap_or(0) as u64);
+    let (result, weights) = trainer.train(&record.net, seed)?;
+    save_weights(&dir.weights(), &weights)?;
+    let layout = Layout::new(&data.graph, Widths::Rounded);
+    let onnx = lower(&record.net, &layout, reading, Init::Weights(&weights), Placement::Inside)?;
+    write_whole(&dir.file("net.onnx"), &onnx)?;
+    let graph = args.task.data.name().to_owned();
+    let spec = ModelSpec::Graph { net: record.net.clone(), reading, graph };
+    let candidate = Candidate::of_file(spec, BATCH, onnx.clone());
+    let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
+    let runs = timer.time(&[candidate], &sampling)?;
+    let session = timer.session();
+    let (clock, cores) = (session.facts().clock_resolution_ns, session.facts().cores);
+    let latency = estimate(&runs.visits[0], Statistic::default(), clock)?;
+    let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
+    let verdict =
+        judge(&Evidence { models: &models, contexts: &runs.contexts, clock_resolution_ns: clock, cores });
+    session.clear()?;
+    let model = session.upload(&onnx)?;
+    session.load(0, model, LoadOptions::default())?;
+    let inputs: Vec<u8> = data.features.dense().iter().flat_map(|value| value.to_le_bytes()).collect();
+    let inputs = session.upload(&inputs)?;
+    let answers = session.infer(0, inputs)?;
+    let answers: Vec<f32> = answers.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let verify = GnnVerifyRecord {
+        schema_version: SCHEMA_VERSION,
+        device: args.device.device.clone(),
+        measured_ns: latency.value_ns,
+        error_ns: latency.se_ns,
+        limit_ns: record.limit_ns,
+        within_limit: record.limit_ns.map(|limit| latency.value_ns <= limit),
+        trained_accuracy: result.test_accuracy,
+        device_accuracy: data.accuracy(&answers, &data.split.test),
+        doubts: verdict.reasons.iter().map(ToString::to_string).collect(),
+    };
+    save(&dir.file("verify.json"), &verify)?;
+    Ok((verify, verdict.trustworthy))
+}
+
+fn interrupted(error: SearchError) -> anyhow::Error {
+    match error {
+        SearchError::Interrupted => {
+            Interrupted { kept: "the same command goes on from the last trial".to_owned() }.into()
+        }
+        other => other.into(),
+    }
+}
+
+fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
+    if global.format == Format::Json {
+        return json(outcome);
+    }
+    let Outcome { run, net, verify } = outcome;
+    let show = |ns: f64| Nanos::from_f64(ns).to_string();
+    let spread = |of: Option<Spread>| {
+        of.map_or_else(String::new, |of| format!("{:.2}% (sd {:.2})", 100.0 * of.mean, 100.0 * of.sd))
+    };
+    let limit = match (net.limit_ns, verify.within_limit) {
+        (Some(limit), Some(within)) => {
+            format!(", limit {} {}", show(limit), if within { "kept" } else { "missed" })
+        }
+        _ => String::new(),
+    };
+    let verdict = if verify.doubts.is_empty() { "trustworthy".to_owned() } else { verify.doubts.join("; ") };
+    text(&format!(
+        "{}\nover {} trainings: validation {}, test {}\nmeasured {} (standard error {}), predicted {}{limit}\ntest accuracy of net.onnx {:.2}%, on the device {:.2}%\nverdict {verdict}\n{} architectures trained; {}\n",
+        net.summary,
+        net.runs,
+        spread(net.validation),
+        spread(net.test),
+        show(verify.measured_ns),
+        show(verify.error_ns),
+        show(net.predicted_ns),
+        100.0 * verify.trained_accuracy,
+        100.0 * verify.device_accuracy,
+        net.trained,
+        run.display()
+    ))
+}

@@ -1,0 +1,84 @@
+//! What a search over graph nets was asked for (`run.json`) and what came out (`net.json`), in a run's
+//! folder as [`super::super::run`] keeps it.
+
+use hanas_models::gnn::GnnNet;
+use serde::{Deserialize, Serialize};
+
+use super::explore::Settings;
+use super::finals::{FinalConfig, Finalist, Spread};
+use super::space::GnnSpace;
+use super::strategy::Strategy;
+use crate::latency::agreement::Agreement;
+
+/// What was asked: `run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GnnRunRecord {
+    /// See [`super::super::run::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The task's name.
+    pub task: String,
+    /// Name of the device, as the user gave it.
+    pub device: String,
+    /// What is searched.
+    pub space: GnnSpace,
+    /// Who proposes.
+    pub strategy: Strategy,
+    /// Trials, seed, reward and limit.
+    pub settings: Settings,
+    /// Settings of a child's training, as JSON.
+    pub child: String,
+    /// How the best are trained again.
+    pub finals: FinalConfig,
+}
+
+/// What came out: `net.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GnnNetRecord {
+    /// See [`super::super::run::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The net.
+    pub net: GnnNet,
+    /// Its name: the layers.
+    pub summary: String,
+    /// Latency by prediction, ns.
+    pub predicted_ns: f64,
+    /// Latency as measured, ns.
+    pub measured_ns: f64,
+    /// The limit, ns.
+    pub limit_ns: Option<f64>,
+    /// Validation accuracy over the final trainings.
+    pub validation: Option<Spread>,
+    /// Test accuracy over the final trainings.
+    pub test: Option<Spread>,
+    /// Final trainings.
+    pub runs: usize,
+    /// Different architectures trained in the search.
+    pub trained: usize,
+    /// How well predicted latencies met measured ones on unseen nets.
+    pub predictor: Option<Agreement>,
+    /// The finalists, this one first.
+    pub finalists: Vec<Finalist>,
+}
+
+/// What the device says of the net: `verify.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GnnVerifyRecord {
+    /// See [`super::super::run::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The device, as the user named it.
+    pub device: String,
+    /// Latency of the trained net, ns.
+    pub measured_ns: f64,
+    /// Its standard error, ns.
+    pub error_ns: f64,
+    /// The limit, ns.
+    pub limit_ns: Option<f64>,
+    /// Whether the latency is within the limit.
+    pub within_limit: Option<bool>,
+    /// Test accuracy of the exported weights, as trained.
+    pub trained_accuracy: f64,
+    /// Test accuracy of what the device answers.
+    pub device_accuracy: f64,
+    /// Why the measurement is not to be trusted; empty where it is.
+    pub doubts: Vec<String>,
+}
