@@ -15,7 +15,7 @@ use hanas::task::graph::GraphSet;
 use hanas::train::child::ChildConfig;
 use hanas::train::gnn::ChildTrainer;
 use hanas_models::gnn::graph::{Graph, SparseRows};
-use hanas_models::gnn::layout::{Layout, Widths};
+use hanas_models::gnn::layout::OnGraph;
 use hanas_models::gnn::onnx::{Placement, held, lower};
 use hanas_models::gnn::torch::{TorchFeatures, TorchGnn, TorchGraph};
 use hanas_models::gnn::{Activation, Aggregator, Attention, GnnLayer, GnnNet, Reading, seeded};
@@ -41,17 +41,17 @@ struct Bench {
     session: Session,
     graph: Graph,
     features: SparseRows,
-    layout: Layout,
+    on: OnGraph,
     location: String,
 }
 
 impl Bench {
     fn new(graph: &Graph, features: &SparseRows) -> Self {
-        let layout = Layout::new(graph, Widths::Rounded);
+        let on = OnGraph::new(graph, features);
         let mut session = session();
-        let digest = session.upload(&held(&layout)).unwrap();
+        let digest = session.upload(&held(&on)).unwrap();
         let location = format!("blake3:{digest}");
-        Self { session, graph: graph.clone(), features: features.clone(), layout, location }
+        Self { session, graph: graph.clone(), features: features.clone(), on, location }
     }
 
     fn by_torch(&self, net: &GnnNet, weights: &Weights, reading: Reading) -> Vec<f32> {
@@ -64,12 +64,13 @@ impl Bench {
 
     fn by_tract(&mut self, net: &GnnNet, weights: &Weights, reading: Reading) -> Vec<f32> {
         let placement = Placement::Held(&self.location);
-        let onnx = lower(net, &self.layout, reading, Init::Weights(weights), placement).unwrap();
+        let onnx = lower(net, &self.on, reading, Init::Weights(weights), placement).unwrap();
         let digest = self.session.upload(&onnx).unwrap();
         self.session
             .load(0, digest, LoadOptions::default())
             .unwrap_or_else(|error| panic!("{net:?}: {error}"));
-        let bytes: Vec<u8> = self.features.dense().iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            self.on.input(&self.features).iter().flat_map(|value| value.to_le_bytes()).collect();
         let inputs = self.session.upload(&bytes).unwrap();
         let outputs = self.session.infer(0, inputs).unwrap();
         outputs.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()

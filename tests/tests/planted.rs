@@ -20,7 +20,8 @@ const BAUD: u32 = 460_800;
 fn profile(host: &Host, device: &str, samples: usize) -> Value {
     let samples = samples.to_string();
     // Whether this machine is quiet is of no concern to a device that follows a script.
-    let options = ["--which", "space", "--samples", &samples, "--allow-noisy", "--quiet"];
+    // Without a race, so that all models have equally many runs.
+    let options = ["--which", "space", "--samples", &samples, "--race", "0", "--allow-noisy", "--quiet"];
     host.json(&[&["profile", "--device", device], &TASK[..], &options[..]].concat())
 }
 
@@ -106,4 +107,30 @@ fn assert_same_over(wire: Wire, least_faults: u64) {
     assert_complete(&host, FEW);
     assert!(host.samples() == over_tcp(FEW), "the samples are not those that a perfect link brings");
     assert_planted(&host);
+}
+
+/// A rerun on a device that follows a script may change nothing that was not told, what races adds runs to
+/// is little, and what was stored comes out again bit for bit.
+#[test]
+fn reruns_agree_and_a_replay_is_the_same() {
+    let host = Host::default();
+    let agent = Agent::scripted(&host.file("script.toml", planted::script("")));
+    let options = ["--reruns", "2", "--samples", "20", "--allow-noisy", "--quiet", "--device", agent.url()];
+    let report = host.json(&[&["space", "stability"], &TASK[..], &options[..]].concat());
+    assert_eq!((&report["runs"], &report["choices"]), (&2.into(), &24.into()));
+    assert_eq!(report["silent"], 0, "{}", report["changes"]);
+    assert_eq!(report["same_or_told_min"], 24, "{}", report["changes"]);
+    // The planted stairs are flat, so noise orders what lies on one.
+    assert!(report["spearman_min"].as_f64().unwrap() > 0.9);
+    for session in report["sessions"].as_array().unwrap() {
+        let (samples, base) = (session["samples"].as_u64().unwrap(), 20 * MODELS as u64);
+        assert!((base..2 * base).contains(&samples), "{samples} runs");
+    }
+    assert_planted(&host);
+    let rows = host.json(&["replay"]);
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 4, "two verdicts, two spaces");
+    assert!(rows.iter().all(|row| row["replayed"] == "same"), "{rows:?}");
+    let refused = host.run(&["replay", "99"]);
+    assert!(refused.complaint(1).contains("no session 99"));
 }

@@ -24,7 +24,7 @@ const SLOW: &str = "sleep_ns_per_run = 100000";
 
 fn profile<'a>(device: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let command = ["profile", "--device", device, "--task", "cifar10-resnet20", "--which", "space"];
-    let options = ["--samples", "20", "--runs", "2", "--allow-noisy", "--quiet"];
+    let options = ["--samples", "20", "--runs", "2", "--race", "0", "--allow-noisy", "--quiet"];
     [&command[..], &options[..], more].concat()
 }
 

@@ -118,7 +118,7 @@ pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
 fn profile(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     let TaskArgs { task, mode } = &args.task;
     let data = args.task.load(args.data.as_deref())?;
-    let subject = GraphSubject::new(task.data.name(), &data.graph, data.features.width(), data.classes);
+    let subject = GraphSubject::new(task.data.name(), &data.graph, &data.features, data.classes);
     let chosen = match (args.pairs, mode) {
         (Some(count), _) => some_pairs(count, args.pairs_seed)?,
         (None, Mode::Paper) => pairs()?,

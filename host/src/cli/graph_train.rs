@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
-use hanas_models::gnn::layout::{Layout, Widths};
+use hanas_models::gnn::layout::OnGraph;
 use hanas_models::gnn::onnx::{Placement, lower};
 use hanas_models::gnn::{GnnLayer, GnnNet};
 use hanas_models::onnx::Init;
@@ -66,15 +66,15 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
         ..ChildConfig::default()
     };
     let (result, weights) = ChildTrainer::new(&data).train(&net, &config, args.seed)?;
-    let layout = Layout::new(&data.graph, Widths::Rounded);
-    let onnx = lower(&net, &layout, config.reading, Init::Weights(&weights), Placement::Inside)?;
+    let on = OnGraph::new(&data.graph, &data.features);
+    let onnx = lower(&net, &on, config.reading, Init::Weights(&weights), Placement::Inside)?;
     if let Some(path) = &args.out {
         write(path, &onnx)?;
     }
     let device_test_accuracy = match &args.check_on {
         Some(device) => {
             let device = DeviceArg { device: device.clone(), queue_timeout: QUEUE_SECONDS };
-            Some(on_device(&mut global.connect(&device)?, &data, &onnx)?)
+            Some(on_device(&mut global.connect(&device)?, &data, &on, &onnx)?)
         }
         None => None,
     };
@@ -95,10 +95,15 @@ fn write(path: &Path, onnx: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Share of the test nodes that the device gets right.
-fn on_device(session: &mut Session, data: &GraphData, onnx: &[u8]) -> anyhow::Result<f64> {
+pub(super) fn on_device(
+    session: &mut Session,
+    data: &GraphData,
+    on: &OnGraph,
+    onnx: &[u8],
+) -> anyhow::Result<f64> {
     let digest = session.upload(onnx)?;
     session.load(0, digest, LoadOptions::default())?;
-    let features: Vec<u8> = data.features.dense().iter().flat_map(|value| value.to_le_bytes()).collect();
+    let features: Vec<u8> = on.input(&data.features).iter().flat_map(|value| value.to_le_bytes()).collect();
     let inputs = session.upload(&features)?;
     let outputs = session.infer(0, inputs)?;
     let scores: Vec<f32> = outputs.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();

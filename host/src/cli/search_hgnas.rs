@@ -6,17 +6,17 @@
 
 use std::path::PathBuf;
 
-use hanas_models::gnn::layout::{Layout, Widths};
+use hanas_models::gnn::layout::{Layout, OnGraph, Widths};
 use hanas_models::gnn::onnx::{Placement, lower};
 use hanas_models::gnn::{GnnNet, Reading};
 use hanas_models::onnx::Init;
 use hanas_proto::Nanos;
-use hanas_proto::measure::LoadOptions;
 use serde::{Deserialize, Serialize};
 
 use super::context::Global;
 use super::gnn::{GnnTimer, Trainer, digest};
 use super::graph::SPACE;
+use super::graph_train::on_device;
 use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SearchCommand, SpaceArg};
 use super::output::{Format, json, text};
 use super::progress::Progress;
@@ -81,7 +81,7 @@ fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
     let child = args.child();
     let mut session = global.connect(&args.device)?;
     let space = space(global, args, &data, &session)?;
-    let subject = GraphSubject::new(args.task.data.name(), &data.graph, data.features.width(), data.classes);
+    let subject = GraphSubject::new(args.task.data.name(), &data.graph, &data.features, data.classes);
     let mut timer = GnnTimer::new(&mut session, &subject, child.reading);
     std::fs::create_dir_all(&args.out)?;
     let nets = nets_to_measure(args, &data, &space);
@@ -296,8 +296,8 @@ fn export_and_verify(
     let seed = args.seed.wrapping_add(1 + best.unwrap_or(0) as u64);
     let (result, weights) = trainer.train(&record.net, seed)?;
     save_weights(&dir.weights(), &weights)?;
-    let layout = Layout::new(&data.graph, Widths::Rounded);
-    let onnx = lower(&record.net, &layout, reading, Init::Weights(&weights), Placement::Inside)?;
+    let on = OnGraph::new(&data.graph, &data.features);
+    let onnx = lower(&record.net, &on, reading, Init::Weights(&weights), Placement::Inside)?;
     write_whole(&dir.file("net.onnx"), &onnx)?;
     let graph = args.task.data.name().to_owned();
     let spec = ModelSpec::Graph { net: record.net.clone(), reading, graph };
@@ -311,12 +311,7 @@ fn export_and_verify(
     let verdict =
         judge(&Evidence { models: &models, contexts: &runs.contexts, clock_resolution_ns: clock, cores });
     session.clear()?;
-    let model = session.upload(&onnx)?;
-    session.load(0, model, LoadOptions::default())?;
-    let inputs: Vec<u8> = data.features.dense().iter().flat_map(|value| value.to_le_bytes()).collect();
-    let inputs = session.upload(&inputs)?;
-    let answers = session.infer(0, inputs)?;
-    let answers: Vec<f32> = answers.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let device_accuracy = on_device(session, data, &on, &onnx)?;
     let verify = GnnVerifyRecord {
         schema_version: SCHEMA_VERSION,
         device: args.device.device.clone(),
@@ -325,7 +320,7 @@ fn export_and_verify(
         limit_ns: record.limit_ns,
         within_limit: record.limit_ns.map(|limit| latency.value_ns <= limit),
         trained_accuracy: result.test_accuracy,
-        device_accuracy: data.accuracy(&answers, &data.split.test),
+        device_accuracy,
         doubts: verdict.reasons.iter().map(ToString::to_string).collect(),
     };
     save(&dir.file("verify.json"), &verify)?;

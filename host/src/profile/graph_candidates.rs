@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use hanas_models::gnn::graph::Graph;
-use hanas_models::gnn::layout::{Layout, Widths};
+use hanas_models::gnn::graph::{Graph, SparseRows};
+use hanas_models::gnn::layout::OnGraph;
 use hanas_models::gnn::onnx::{Placement, held, lower};
 use hanas_models::gnn::{GnnNet, Reading};
 use hanas_models::onnx::Init;
@@ -32,19 +32,19 @@ pub struct GraphSubject {
     name: String,
     features: u32,
     classes: u32,
-    layout: Layout,
+    on: OnGraph,
     held: Arc<[u8]>,
     location: String,
 }
 
 impl GraphSubject {
-    /// The graph of that name, its nodes' number of features and classes.
+    /// The graph of that name with its features and number of classes.
     #[must_use]
-    pub fn new(name: &str, graph: &Graph, features: u32, classes: u32) -> Self {
-        let layout = Layout::new(graph, Widths::Rounded);
-        let held: Arc<[u8]> = held(&layout).into();
+    pub fn new(name: &str, graph: &Graph, features: &SparseRows, classes: u32) -> Self {
+        let on = OnGraph::new(graph, features);
+        let held: Arc<[u8]> = held(&on).into();
         let location = format!("blake3:{}", Digest(*blake3::hash(&held).as_bytes()));
-        Self { name: name.to_owned(), features, classes, layout, held, location }
+        Self { name: name.to_owned(), features: features.width(), classes, on, held, location }
     }
 
     /// Any net on the graph, with seeded weights.
@@ -53,7 +53,7 @@ impl GraphSubject {
     /// [`ProfileError`] where the net does not fit together.
     pub fn candidate(&self, net: &GnnNet, reading: Reading) -> Result<Candidate, ProfileError> {
         let placement = Placement::Held(&self.location);
-        let onnx = lower(net, &self.layout, reading, Init::Seeded(WEIGHT_SEED), placement)?;
+        let onnx = lower(net, &self.on, reading, Init::Seeded(WEIGHT_SEED), placement)?;
         let spec = ModelSpec::Graph { net: net.clone(), reading, graph: self.name.clone() };
         Ok(Candidate { held: Some(self.held.clone()), ..Candidate::of_file(spec, BATCH, onnx) })
     }
@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn candidates_share_the_graph_and_differ() {
         let graph = Graph::new(50, &[[0, 1], [1, 2], [40, 41]]).unwrap();
-        let subject = GraphSubject::new("tiny", &graph, 30, 3);
+        let features = SparseRows::new(30, (0..=50).collect(), vec![1; 50], vec![1.0; 50]).unwrap();
+        let subject = GraphSubject::new("tiny", &graph, &features, 3);
         let list = candidates(&subject, &[[1, 4], [8, 8], [16, 80]], Reading::project()).unwrap();
         assert_eq!(
             list.iter().map(|of| pair_of(&of.spec)).collect::<Vec<_>>(),

@@ -152,7 +152,12 @@ mod tests {
 
     fn planted_ns(layer: &Layer) -> f64 {
         let step = 30_000.0 * f64::from(layer.cout.div_ceil(8));
-        let cheap = if layer.cout.is_multiple_of(8) { 4_000.0 } else { 0.0 };
+        // 8 and 16 of a group have nearly one score.
+        let cheap = match layer.cout % 16 {
+            0 => 4_500.0,
+            8 => 3_000.0,
+            _ => 0.0,
+        };
         60_000.0 + step - cheap + 300.0 * f64::from(layer.cout % 8)
     }
 
@@ -208,7 +213,7 @@ mod tests {
     #[test]
     fn only_open_groups_are_measured_again_and_end_settled() {
         let family = Family::cifar_resnet(20, 10).unwrap();
-        let mut device = Planted::new(&family, 1, 5);
+        let mut device = Planted::new(&family, 1, 3);
         let before = HardwareSpace::build(&family, &device.samples().unwrap(), settings()).unwrap();
         assert!(before.open(0.05, 0.01) > 0, "the base profile must leave something to do");
         let racing = Racing { budget: 200_000, ..Racing::default() };
@@ -224,7 +229,7 @@ mod tests {
                 assert!(width.is_multiple_of(8) || stage.side == 32, "{width} in {}", choice.cell);
             }
         }
-        assert_eq!(device.samples_taken() as u64, 224 * 20 + outcome.samples);
+        assert_eq!(device.samples_taken() as u64, 224 * 12 + outcome.samples);
     }
 
     #[test]
@@ -235,10 +240,10 @@ mod tests {
         for (i, visit) in device.models[40].visits.iter_mut().enumerate() {
             visit.samples.iter_mut().for_each(|run| run.0 += run.0 * (3 + i as u64) / 10);
         }
-        let open = super::unconfirmed(&family, settings(), &device.models, 0.02);
+        let open = super::unconfirmed(&family, settings(), &device.models, 0.05);
         assert_eq!(open, [space_layers(&family, 2).concat()[40]]);
         device.models[40].visits = disturbed;
-        assert!(super::unconfirmed(&family, settings(), &device.models, 0.02).is_empty());
+        assert!(super::unconfirmed(&family, settings(), &device.models, 0.05).is_empty());
     }
 
     #[test]
@@ -247,7 +252,7 @@ mod tests {
         let mut device = Planted::new(&family, 2, 5);
         let racing = Racing { budget: 1_000, ..Racing::default() };
         let (space, outcome) = race(&family, settings(), &racing, &mut device).unwrap();
-        assert!(outcome.samples <= 1_000 && outcome.open > 0, "{outcome:?}");
+        assert!(outcome.samples <= 1_000 && outcome.unconfirmed > 0, "{outcome:?}");
         let unconfirmed = super::unconfirmed(&family, settings(), &device.models, racing.margin);
         assert_eq!(unconfirmed.len(), outcome.unconfirmed);
         let tied = space.stages.iter().flat_map(|stage| &stage.selection.choices);

@@ -376,9 +376,7 @@ mod tests {
         let (points, partition) = widths(1, &[100.0, 108.0, 109.5, 130.0], 4.0);
         let mut found = select(&points, &partition, x, &Rules { tie: 2.0, ..PLAIN }).unwrap();
         found.choices[0].rerun_same = Some(0.8);
-        found.choices[0].rivals =
-            vec![Rival { point: vec![1], probability: 0.199 }, Rival { point: vec![2], probability: 0.001 }];
-        assert_eq!(found.unsettled(0.05, 0.005), [[3], [1]]);
+        assert_eq!(found.unsettled(0.05, 0.005), [[3], [1], [2]]);
         assert_eq!(found.unsettled(0.25, 0.005), Vec::<Vec<u32>>::new(), "sure enough");
         assert_eq!(found.unsettled(0.05, 0.2), Vec::<Vec<u32>>::new(), "no difference that matters");
     }

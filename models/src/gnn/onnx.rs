@@ -1,4 +1,5 @@
-//! A graph net on a graph as ONNX: node features (N, F) in, scores (N, classes) out. The log-softmax that a
+//! A graph net on a graph as ONNX: node features in, scores (N, classes) out. Features are (N, F), or, where
+//! few are not 0, the values of the [`entries`](super::layout::Entries), (entries, 1). The log-softmax that a
 //! loss wants moves no score past another; it is left to the loss.
 //!
 //! The graph is constant: index lists and their blocks ([`layout`](super::layout)), inside the model or
@@ -12,7 +13,7 @@ use onnx_protobuf::tensor_proto::{DataLocation, DataType};
 use onnx_protobuf::{AttributeProto, GraphProto, StringStringEntryProto, TensorProto};
 use protobuf::Enum;
 
-use super::layout::{Block, Layout};
+use super::layout::{Block, Entries, Layout, OnGraph};
 use super::{
     ATTENTION_SLOPE, Activation, Aggregator, Attention, GnnNet, LEAKY_SLOPE, POOL_WIDTH, Reading, Wired,
 };
@@ -26,11 +27,11 @@ use crate::onnx::{
 pub enum Placement<'a> {
     /// In the model: for a file that stands alone.
     Inside,
-    /// In content that the runtime finds under this external location: [`held`] of the layout.
+    /// In content that the runtime finds under this external location: [`held`] of the graph.
     Held(&'a str),
 }
 
-/// One of a layout's lists.
+/// One of a graph's lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
     Source,
@@ -40,10 +41,22 @@ enum List {
     Degree,
     /// The messages' own numbers; block by block.
     Rows,
+    /// Columns of the features' entries; block by block.
+    Column,
+    FeaturePlace,
 }
 
 impl List {
-    const ALL: [Self; 6] = [Self::Source, Self::Target, Self::Place, Self::Real, Self::Degree, Self::Rows];
+    const ALL: [Self; 8] = [
+        Self::Source,
+        Self::Target,
+        Self::Place,
+        Self::Real,
+        Self::Degree,
+        Self::Rows,
+        Self::Column,
+        Self::FeaturePlace,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -53,38 +66,41 @@ impl List {
             Self::Real => "real",
             Self::Degree => "degree",
             Self::Rows => "rows",
+            Self::Column => "column",
+            Self::FeaturePlace => "feature_place",
         }
     }
 
-    fn bytes(self, layout: &Layout) -> Vec<u8> {
+    fn bytes(self, on: &OnGraph) -> Vec<u8> {
         let ints = |list: &[i32]| list.iter().flat_map(|value| value.to_le_bytes()).collect();
         let floats = |list: &[f32]| list.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let (messages, entries) = (&on.messages, on.entries.as_ref());
         match self {
-            Self::Source => ints(&layout.source),
-            Self::Target => ints(&layout.target),
-            Self::Place => ints(&layout.place),
-            Self::Real => floats(&layout.real),
-            Self::Degree => floats(&layout.degree),
-            Self::Rows => ints(&(0..layout.messages() as i32).collect::<Vec<_>>()),
+            Self::Source => ints(&messages.source),
+            Self::Target => ints(&messages.target),
+            Self::Place => ints(&messages.place),
+            Self::Real => floats(&messages.real),
+            Self::Degree => floats(&messages.degree),
+            Self::Rows => ints(&(0..messages.messages() as i32).collect::<Vec<_>>()),
+            Self::Column => entries.map_or_else(Vec::new, |entries| ints(&entries.column)),
+            Self::FeaturePlace => entries.map_or_else(Vec::new, |entries| ints(&entries.place)),
         }
     }
 
-    /// Kind and dimensions; a list of floats multiplies rows.
-    fn shape(self, layout: &Layout) -> (DataType, Vec<i64>) {
-        let (messages, nodes) = (layout.messages() as i64, layout.nodes() as i64);
+    /// Kind and dimensions of the whole list; a list of floats multiplies rows.
+    fn shape(self, on: &OnGraph) -> (DataType, Vec<i64>) {
+        let values = (self.bytes(on).len() / size_of::<i32>()) as i64;
         match self {
-            Self::Source | Self::Target | Self::Rows => (DataType::INT32, vec![messages]),
-            Self::Place => (DataType::INT32, vec![nodes]),
-            Self::Real => (DataType::FLOAT, vec![messages, 1]),
-            Self::Degree => (DataType::FLOAT, vec![nodes, 1]),
+            Self::Real | Self::Degree => (DataType::FLOAT, vec![values, 1]),
+            _ => (DataType::INT32, vec![values]),
         }
     }
 }
 
-/// All of a layout's lists, one after another, as [`Placement::Held`] refers to them.
+/// All lists of a graph, one after another, as [`Placement::Held`] refers to them.
 #[must_use]
-pub fn held(layout: &Layout) -> Vec<u8> {
-    List::ALL.into_iter().flat_map(|list| list.bytes(layout)).collect()
+pub fn held(on: &OnGraph) -> Vec<u8> {
+    List::ALL.into_iter().flat_map(|list| list.bytes(on)).collect()
 }
 
 /// The net on the graph as ONNX bytes; input `input`, output `output`.
@@ -93,17 +109,23 @@ pub fn held(layout: &Layout) -> Vec<u8> {
 /// [`OnnxError`] where the net does not fit together or the weights do not fit it.
 pub fn lower(
     net: &GnnNet,
-    layout: &Layout,
+    on: &OnGraph,
     reading: Reading,
     init: Init<'_>,
     placement: Placement<'_>,
 ) -> Result<Vec<u8>, OnnxError> {
     net.check()?;
+    let layout = &on.messages;
     let nodes = layout.nodes() as u32;
     let mut graph = GraphProto { name: "graph-net".to_owned(), ..GraphProto::default() };
-    graph.input.push(float_info(INPUT, &[nodes, net.features]));
+    let input = match &on.entries {
+        Some(entries) => [entries.column.len() as u32, 1],
+        None => [nodes, net.features],
+    };
+    graph.input.push(float_info(INPUT, &input));
     graph.output.push(float_info(OUTPUT, &[nodes, net.classes]));
     let mut lowering = Lowering {
+        on,
         layout,
         reading,
         init,
@@ -124,6 +146,7 @@ pub fn lower(
 }
 
 struct Lowering<'a> {
+    on: &'a OnGraph,
     layout: &'a Layout,
     reading: Reading,
     init: Init<'a>,
@@ -143,7 +166,11 @@ impl Lowering<'_> {
     fn layer(&mut self, wired: &Wired, x: &str) -> Result<String, OnnxError> {
         let Wired { layer, input, .. } = *wired;
         let weight = self.tensor(&wired.path("weight"), &[input, layer.heads * layer.dim], input)?;
-        let z = self.op("MatMul", &[x, &weight], vec![]);
+        let on = self.on;
+        let z = match &on.entries {
+            Some(entries) if wired.index == 0 => self.entries_times(entries, x, &weight),
+            _ => self.op("MatMul", &[x, &weight], vec![]),
+        };
         let alpha = self.attention(wired, &z)?;
         let messages = self.gather(&z, List::Source);
         let pools_edges = layer.aggregator.has_pool() && !self.reading.pools_nodes(layer.aggregator);
@@ -170,6 +197,25 @@ impl Lowering<'_> {
         }
         let reduced = self.aggregate(wired, &messages)?;
         self.finish(wired, reduced)
+    }
+
+    /// Sparse features times a weight: of every node, the weight's rows of its entries, times their values.
+    fn entries_times(&mut self, entries: &Entries, values: &str, weight: &str) -> String {
+        let sizes: Vec<i64> = entries.blocks.iter().map(|block| block.messages().into()).collect();
+        let sizes = self.numbers(&sizes);
+        let cut: Vec<String> = entries.blocks.iter().map(|_| self.fresh()).collect();
+        let inputs = vec![values.to_owned(), sizes];
+        self.graph.node.push(node("Split", inputs, cut.clone(), vec![int("axis", 0)]));
+        let axes = self.numbers(&[0]);
+        let mut parts = Vec::with_capacity(cut.len());
+        for (block, (part, sizes)) in cut.iter().zip(&entries.blocks).enumerate() {
+            let columns = self.part(List::Column, &entries.blocks, block);
+            let rows = self.op("Gather", &[weight, &columns], vec![int("axis", 0)]);
+            let values = self.reshape(part, &[sizes.width.into(), sizes.count.into(), 1]);
+            let product = self.op("Mul", &[&rows, &values], vec![]);
+            parts.push(self.op("ReduceSum", &[&product, &axes], vec![int("keepdims", 0)]));
+        }
+        self.by_node(parts, List::FeaturePlace)
     }
 
     /// Heads into one row, bias, activation.
@@ -398,23 +444,24 @@ impl Lowering<'_> {
     /// (messages, width) cut into blocks of (messages a node, nodes, width). By a gather: tract moves slices
     /// up through everything before them, which makes thousands of operators of a hundred.
     fn blocks(&mut self, x: &str) -> Vec<String> {
-        (0..self.layout.blocks.len())
+        let layout = self.layout;
+        (0..layout.blocks.len())
             .map(|block| {
-                let rows = self.rows(block);
+                let rows = self.part(List::Rows, &layout.blocks, block);
                 self.op("Gather", &[x, &rows], vec![int("axis", 0)])
             })
             .collect()
     }
 
     /// Reduced blocks in their order, each (nodes, width), as rows of nodes.
-    fn by_node(&mut self, mut parts: Vec<String>) -> String {
+    fn by_node(&mut self, mut parts: Vec<String>, place: List) -> String {
         let rows = if parts.len() == 1 {
             parts.remove(0)
         } else {
             let inputs: Vec<&str> = parts.iter().map(String::as_str).collect();
             self.op("Concat", &inputs, vec![int("axis", 0)])
         };
-        self.gather(&rows, List::Place)
+        self.gather(&rows, place)
     }
 
     fn segment_sum(&mut self, x: &str) -> String {
@@ -424,7 +471,7 @@ impl Lowering<'_> {
             .map(|part| self.op("ReduceSum", &[part, &axes], vec![int("keepdims", 0)]))
             .collect();
         let order = self.layout.order.clone();
-        self.by_node(order.iter().map(|&block| sums[block].clone()).collect())
+        self.by_node(order.iter().map(|&block| sums[block].clone()).collect(), List::Place)
     }
 
     /// Blocks are folded onto themselves, the widest first, until they are as wide as the next: a
@@ -444,7 +491,7 @@ impl Lowering<'_> {
             };
             if messages <= 1 {
                 let rows = self.reshape(&whole, &[-1, width.into()]);
-                return self.by_node(vec![rows]);
+                return self.by_node(vec![rows], List::Place);
             }
             // Of an odd number both halves hold the middle one.
             let half = messages.div_ceil(2);
@@ -529,23 +576,23 @@ impl Lowering<'_> {
     fn list(&mut self, list: List) -> String {
         let name = list.name().to_owned();
         if !self.graph.initializer.iter().any(|tensor| tensor.name == name) {
-            let (kind, dims) = list.shape(self.layout);
-            let length = list.bytes(self.layout).len();
+            let (kind, dims) = list.shape(self.on);
+            let length = list.bytes(self.on).len();
             self.constant(&name, list, kind, dims, 0..length);
         }
         name
     }
 
-    /// A block's messages, (messages a node, nodes).
-    fn rows(&mut self, block: usize) -> String {
-        let name = format!("{}{block}", List::Rows.name());
+    /// A block's part of a list, (width, nodes).
+    fn part(&mut self, list: List, blocks: &[Block], block: usize) -> String {
+        let name = format!("{}{block}", list.name());
         if !self.graph.initializer.iter().any(|tensor| tensor.name == name) {
-            let messages = |blocks: &[Block]| blocks.iter().map(Block::messages).sum::<u32>() as usize;
-            let (before, own) = (&self.layout.blocks[..block], self.layout.blocks[block]);
-            let start = 4 * messages(before);
-            let range = start..start + 4 * own.messages() as usize;
+            let values = |blocks: &[Block]| blocks.iter().map(Block::messages).sum::<u32>() as usize;
+            let own = blocks[block];
+            let start = size_of::<i32>() * values(&blocks[..block]);
+            let range = start..start + size_of::<i32>() * own.messages() as usize;
             let dims = vec![own.width.into(), own.count.into()];
-            self.constant(&name, List::Rows, DataType::INT32, dims, range);
+            self.constant(&name, list, DataType::INT32, dims, range);
         }
         name
     }
@@ -555,10 +602,10 @@ impl Lowering<'_> {
         let name = name.to_owned();
         let mut tensor = TensorProto { name, dims, data_type: kind.value(), ..TensorProto::default() };
         match self.placement {
-            Placement::Inside => tensor.raw_data = list.bytes(self.layout)[bytes].to_vec(),
+            Placement::Inside => tensor.raw_data = list.bytes(self.on)[bytes].to_vec(),
             Placement::Held(location) => {
                 let before = List::ALL.into_iter().take_while(|&other| other != list);
-                let offset: usize = before.map(|other| other.bytes(self.layout).len()).sum();
+                let offset: usize = before.map(|other| other.bytes(self.on).len()).sum();
                 tensor.data_location = DataLocation::EXTERNAL.into();
                 tensor.external_data = vec![
                     entry("location", location.to_owned()),
@@ -578,20 +625,36 @@ fn entry(key: &str, value: String) -> StringStringEntryProto {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gnn::graph::Graph;
-    use crate::gnn::layout::Widths;
+    use crate::gnn::graph::{Graph, SparseRows};
+
+    fn on(features: u32, of_each: u32) -> OnGraph {
+        let edges: Vec<[u32; 2]> = (0..5_000u32).map(|i| [i % 2_000, (i * 7_919) % 2_000]).collect();
+        let starts = (0..=2_000).map(|node| node * of_each).collect();
+        let columns: Vec<u32> = (0..2_000).flat_map(|_| 0..of_each).collect();
+        let values = vec![1.0; columns.len()];
+        let rows = SparseRows::new(features, starts, columns, values).unwrap();
+        OnGraph::new(&Graph::new(2_000, &edges).unwrap(), &rows)
+    }
 
     #[test]
     fn a_profiling_model_is_small_and_its_graph_is_elsewhere() {
-        let edges: Vec<[u32; 2]> = (0..5_000u32).map(|i| [i % 2_000, (i * 7_919) % 2_000]).collect();
-        let layout = Layout::new(&Graph::new(2_000, &edges).unwrap(), Widths::Rounded);
-        let of = |placement| {
-            let net = GnnNet::reference(1_433, 7, 16, 80);
-            lower(&net, &layout, Reading::project(), Init::Seeded(1), placement).unwrap().len()
-        };
-        let (inside, held_outside) = (of(Placement::Inside), of(Placement::Held("blake3:00")));
-        assert!(held_outside < 24_000, "{held_outside} bytes");
-        assert!(inside > 100_000, "{inside} bytes");
-        assert_eq!(held(&layout).len(), 4 * (4 * layout.messages() + 2 * layout.nodes()));
+        for (on, features) in [(on(1_433, 20), 1_433), (on(100, 20), 100)] {
+            let of = |placement| {
+                let net = GnnNet::reference(features, 7, 16, 80);
+                lower(&net, &on, Reading::project(), Init::Seeded(1), placement).unwrap().len()
+            };
+            let (inside, held_outside) = (of(Placement::Inside), of(Placement::Held("blake3:00")));
+            assert!(held_outside < 24_000, "{held_outside} bytes");
+            assert!(inside > 3 * held_outside, "{inside} bytes, {held_outside} without the graph");
+        }
+    }
+
+    #[test]
+    fn sparse_features_are_taken_by_their_entries() {
+        assert!(on(1_433, 20).entries.is_some());
+        assert!(on(100, 20).entries.is_none());
+        let lists = held(&on(100, 20)).len();
+        let layout = on(100, 20).messages;
+        assert_eq!(lists, 4 * (4 * layout.messages() + 2 * layout.nodes()));
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use hanas::data::graph::{GraphData, load};
 use hanas::data::planted::{Planted, planted};
 use hanas::task::graph::GraphSet;
-use hanas_models::gnn::layout::{Layout, Widths};
+use hanas_models::gnn::layout::OnGraph;
 use hanas_models::gnn::onnx::{Placement, lower};
 use hanas_models::gnn::{GnnNet, Reading, seeded};
 use hanas_models::onnx::Init;
@@ -28,9 +28,9 @@ fn cora() -> Result<(GraphData, &'static str)> {
 fn infer() -> Result<Figure> {
     let (data, name) = cora()?;
     let net = GnnNet::reference(data.features.width(), data.classes, 8, 8);
-    let layout = Layout::new(&data.graph, Widths::Rounded);
+    let on = OnGraph::new(&data.graph, &data.features);
     let weights = seeded(&net, 1);
-    let onnx = lower(&net, &layout, Reading::project(), Init::Weights(&weights), Placement::Inside)?;
+    let onnx = lower(&net, &on, Reading::project(), Init::Weights(&weights), Placement::Inside)?;
     // Where the agent would run it.
     let agent: Agent = agent(&[]);
     let pinned = open(agent.url())?.facts().pinned;
