@@ -128,7 +128,7 @@ fn reruns_agree_and_a_replay_is_the_same() {
     }
     assert_planted(&host);
     let rows = host.json(&["replay"]);
-    let rows = rows.as_array().unwrap();
+    let rows = rows["results"].as_array().unwrap();
     assert_eq!(rows.len(), 4, "two verdicts, two spaces");
     assert!(rows.iter().all(|row| row["replayed"] == "same"), "{rows:?}");
     let refused = host.run(&["replay", "99"]);

@@ -40,6 +40,11 @@ struct Row {
     note: String,
 }
 
+#[derive(Serialize)]
+struct Report<'a> {
+    results: &'a [Row],
+}
+
 /// A result that came out differently; exit code 1.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -131,7 +136,7 @@ fn print(global: &Global, rows: &[Row]) -> anyhow::Result<()> {
         table.row(vec![row.session.to_string(), row.what.clone(), replayed.to_owned(), row.note.clone()]);
     }
     match global.format {
-        Format::Json => json(&rows),
+        Format::Json => json(&Report { results: rows }),
         Format::Csv => text(&table.to_csv()),
         Format::Text => text(&table.to_text()),
     }
