@@ -41,6 +41,7 @@ mod sampling;
 mod search;
 #[cfg(feature = "torch")]
 mod search_args;
+#[cfg(feature = "torch")]
 mod search_hgnas;
 mod shell;
 mod space;

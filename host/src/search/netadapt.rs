@@ -2,7 +2,7 @@
 //! makes a trained net smaller instead of searching a supernet.
 //!
 //! The base net is trained on one half of the training images. Then, time and again, each coordinate
-//! (see [`slim`]) is tried at the largest smaller value that saves the iteration's share of the latency,
+//! (see [`mod@slim`]) is tried at the largest smaller value that saves the iteration's share of the latency,
 //! by prediction; of all tries the one stays that loses least per nanosecond saved; it is trained a
 //! little and measured. It ends with the first net that is measured within the budget.
 //!

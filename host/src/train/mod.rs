@@ -15,6 +15,7 @@ pub mod config;
 pub mod distil;
 #[cfg(feature = "torch")]
 pub mod frozen;
+#[cfg(feature = "torch")]
 pub mod gnn;
 pub mod record;
 #[cfg(feature = "torch")]
