@@ -34,7 +34,7 @@ pub struct Change {
 pub struct Reruns {
     /// Profiles compared.
     pub runs: usize,
-    /// Choices of the first.
+    /// Choices of the first run.
     pub choices: usize,
     /// Choices that are the same, of the pair of runs that agrees least.
     pub same_min: usize,
@@ -74,7 +74,8 @@ pub fn compare(spaces: &[HardwareSpace]) -> Reruns {
     let mut same_sum = 0;
     for &(before, after) in &pairs {
         let changes = changes(spaces, before, after);
-        let same = choices - changes.len();
+        // A run may have dropped groups that another has: the earlier run's own count.
+        let same = spaces[before].mean_same().1 - changes.len();
         let told = changes.iter().filter(|change| change.told).count();
         same_sum += same;
         reruns.same_min = reruns.same_min.min(same);
