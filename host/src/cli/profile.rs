@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use hanas_models::layer::Layer;
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global, TaskArg, query};
@@ -19,7 +20,7 @@ use crate::profile::cin::Cin;
 use crate::profile::runner::Ended;
 use crate::profile::sampling::Sampling;
 use crate::space::htas::{HardwareSpace, Settings};
-use crate::space::racing::{Outcome, Racing, race};
+use crate::space::racing::{Outcome, Racing, race, unconfirmed};
 use crate::space::select::Rules;
 use crate::store::{DeviceId, ModelSpec, SampleQuery, Store};
 
@@ -217,10 +218,13 @@ fn is_open(store: &Store, device: DeviceId, args: &ProfileArgs, settings: Settin
     let TaskArg { task, batch } = &args.task;
     let samples = store.samples(&query(device, task, *batch)).unwrap_or_default();
     let space = HardwareSpace::build(&task.family, &samples, settings);
-    // What is not confirmed is asked for with the first heat.
     space.is_ok_and(|space| {
-        let heat = space.unsettled(racing.doubt, racing.margin).len() as u64 * u64::from(racing.heat);
-        heat > 0 && heat <= racing.budget
+        let unconfirmed = unconfirmed(&task.family, settings, &samples, racing.margin);
+        let affordable = |layers: &[Layer], budget: u64| {
+            !layers.is_empty() && layers.len() as u64 * u64::from(racing.heat) <= budget
+        };
+        affordable(&unconfirmed, racing.confirming())
+            || affordable(&space.unsettled(racing.doubt, racing.margin), racing.budget)
     })
 }
 

@@ -1,15 +1,17 @@
 //! A model's visits -> its latency with a standard error.
 //!
-//! Runs within a visit share what the device was doing then, so they do not count as independent: the
-//! visit is the unit of resampling. With V visits (fewer than [`MIN_VISITS`] are cut into pieces of
-//! n^(1/3) runs, Hall, Horowitz & Jing 1995), a replicate draws V of them with replacement, pools
-//! their runs and takes the statistic again (block bootstrap, Kuensch 1989):
+//! Runs within a visit share what the device was doing then, and so do visits that follow each other: a
+//! neighbour's load lasts longer than a round. With V visits, a replicate draws V/L blocks of
+//! L = V^(1/3) visits in a row (Hall, Horowitz & Jing 1995) with replacement, the last followed by the
+//! first, pools their runs and takes the statistic again (circular block bootstrap, Politis & Romano
+//! 1992, after Kuensch 1989). Fewer than [`MIN_VISITS`] are cut into pieces of n^(1/3) runs, which are
+//! drawn singly.
 //!
 //! ```text
 //! se^2 = V/(V-1) * mean over [`REPLICATES`] replicates of (replicate - estimate)^2  +  resolution^2 / 12
 //! ```
 //!
-//! Errors are compared as if they were normal, but one made of V blocks has only V - 1 degrees of freedom:
+//! Errors are compared as if they were normal, but one made of B blocks has only B - 1 degrees of freedom:
 //! it is stated wider by [`student`], Student's factor.
 //!
 //! Around the estimate, not around the replicates' mean: a low quantile of few visits errs upwards, its
@@ -79,8 +81,10 @@ impl std::fmt::Display for Statistic {
 pub struct Estimate {
     /// The latency, ns.
     pub value_ns: f64,
-    /// Its standard error, ns.
+    /// Its standard error, ns, with Student's factor.
     pub se_ns: f64,
+    /// Degrees of freedom of the error.
+    pub freedom: usize,
     /// Median of the samples, ns.
     pub median_ns: f64,
     /// Interquartile range of the samples, ns.
@@ -116,7 +120,8 @@ pub fn estimate(
     };
     Ok(Estimate {
         value_ns,
-        se_ns: (blocks.standard_error(statistic) * student(blocks.sizes.len().saturating_sub(1)))
+        freedom: blocks.freedom(),
+        se_ns: (blocks.standard_error(statistic) * student(blocks.freedom()))
             .hypot(f64::from(clock_resolution_ns) / 12f64.sqrt()),
         median_ns,
         iqr_ns,
@@ -142,26 +147,30 @@ pub fn student(freedom: usize) -> f64 {
     (z + first / n + second / n.powi(2) + third / n.powi(3)) / z
 }
 
-/// A model's samples, ready to be resampled by visit.
+/// A model's samples, ready to be resampled by visits in a row.
 #[derive(Debug, Clone)]
 pub struct Blocks {
-    /// Ascending; with the block that a sample is of. A replicate is then a walk with weights.
+    /// Ascending; with the visit that a sample is of. A replicate is then a walk with weights.
     sorted: Vec<(f64, u32)>,
-    /// Runs of every block.
+    /// Runs of every visit, or piece of one.
     sizes: Vec<usize>,
+    /// Visits in a row that are drawn together.
+    length: usize,
 }
 
 impl Blocks {
-    /// Cuts visits into blocks.
+    /// Takes visits in the order they were made.
     ///
     /// # Errors
     /// [`LatencyError::NoSamples`] where there is none.
     pub fn new(visits: &[Visit]) -> Result<Self, LatencyError> {
         let filled = visits.iter().filter(|visit| !visit.samples.is_empty());
         let runs: usize = visits.iter().map(|visit| visit.samples.len()).sum();
-        let cut =
-            if filled.clone().count() < MIN_VISITS { (runs as f64).cbrt().ceil() as usize } else { runs };
-        let mut blocks = Self { sorted: Vec::with_capacity(runs), sizes: Vec::new() };
+        let count = filled.clone().count();
+        let few = count < MIN_VISITS;
+        let cut = if few { (runs as f64).cbrt().ceil() as usize } else { runs };
+        let length = if few { 1 } else { (count as f64).cbrt().ceil() as usize };
+        let mut blocks = Self { sorted: Vec::with_capacity(runs), sizes: Vec::new(), length };
         for piece in filled.flat_map(|visit| visit.samples.chunks(cut.max(1))) {
             let block = blocks.sizes.len() as u32;
             blocks.sorted.extend(piece.iter().map(|sample| (sample.0 as f64, block)));
@@ -184,11 +193,23 @@ impl Blocks {
         }
     }
 
-    /// The statistic of one replicate: as many blocks drawn with replacement, in nanoseconds.
+    /// Degrees of freedom of an error made of these blocks.
+    #[must_use]
+    pub fn freedom(&self) -> usize {
+        (self.sizes.len() / self.length).saturating_sub(1)
+    }
+
+    /// The statistic of one replicate: as many visits, in blocks drawn with replacement, in nanoseconds.
     pub fn replicate(&self, statistic: Statistic, rng: &mut ChaCha8Rng) -> f64 {
-        let mut weights = vec![0; self.sizes.len()];
-        for _ in 0..weights.len() {
-            weights[rng.random_range(0..self.sizes.len())] += 1;
+        let visits = self.sizes.len();
+        let mut weights = vec![0; visits];
+        let mut left = visits;
+        while left > 0 {
+            let start = rng.random_range(0..visits);
+            for step in 0..self.length.min(left) {
+                weights[(start + step) % visits] += 1;
+            }
+            left = left.saturating_sub(self.length);
         }
         self.quantile(order(statistic), Some(&weights))
     }

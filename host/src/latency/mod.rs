@@ -10,6 +10,7 @@
 //! - [`graph`]: the latency of a graph net out of nodes, edges, heads and dims;
 //! - [`pair_sampling`]: which pairs to measure next;
 //! - [`calibration`]: from the sum of the layers to the net;
+//! - [`moderated`]: errors of many models that are each known from little;
 //! - [`net_model`]: either model with what it was made of, and how far it is off;
 //! - [`agreement`], [`rank`]: how well predictions meet measurements;
 //! - [`transfer`]: a new device's latencies from a few measurements and other devices' profiles.
@@ -20,6 +21,7 @@ pub mod estimate;
 pub mod fit;
 pub mod graph;
 pub mod layers;
+pub mod moderated;
 pub mod net_model;
 mod pair_field;
 pub mod pair_sampling;

@@ -5,8 +5,11 @@
 //!
 //! First, layers that are not confirmed are measured again: noise only ever makes a run slower, so a
 //! layer whose fastest visits do not agree may never have been seen undisturbed, and no spread of its
-//! runs would tell. Confirmed is a layer with [`CONFIRMING`] visits whose fastest runs lie within
-//! `margin` of its fastest of all.
+//! runs would tell. A layer's gap is how far the [`CONFIRMING`]th fastest of its visits lies above the
+//! fastest, each visit counted by its fastest run. Confirmed is a layer whose gap is within
+//! [`Racing::margin`], or no outlier among the gaps of all layers (inside Tukey's outer fence): on a
+//! noisy device visits differ, and no budget would end that. Confirming takes at most
+//! [`CONFIRMING_SHARE`] of the budget.
 //!
 //! Then, in each heat, the open groups' choices and all tied with them are
 //! measured `heat` times more (successive elimination, Even-Dar et al. 2006, with the bootstrap in place
@@ -24,10 +27,14 @@ use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
 use super::htas::{HardwareSpace, Settings};
+use crate::latency::estimate::FAR_FENCE;
 use crate::store::{ModelSamples, ModelSpec, Visit};
 
 /// Visits that have to agree on a layer's fastest run.
 pub const CONFIRMING: usize = 3;
+
+/// Largest part of the budget that goes into confirming.
+pub const CONFIRMING_SHARE: f64 = 0.25;
 
 /// How a race is run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -45,6 +52,14 @@ pub struct Racing {
 impl Default for Racing {
     fn default() -> Self {
         Self { doubt: 0.05, margin: 0.01, heat: 20, budget: 0 }
+    }
+}
+
+impl Racing {
+    /// Timed runs that confirming may take.
+    #[must_use]
+    pub fn confirming(&self) -> u64 {
+        (CONFIRMING_SHARE * self.budget as f64) as u64
     }
 }
 
@@ -92,16 +107,20 @@ pub fn race<S: Source>(
     source: &mut S,
 ) -> Result<(HardwareSpace, Outcome), S::Error> {
     let mut outcome = Outcome { heats: 0, samples: 0, open: 0, unconfirmed: 0, stopped: false };
+    let mut confirming = racing.confirming();
     loop {
         let samples = source.samples()?;
         let space = HardwareSpace::build(family, &samples, settings)?;
         let mut wanted = unconfirmed(family, settings, &samples, racing.margin);
         outcome.unconfirmed = wanted.len();
         outcome.open = space.open(racing.doubt, racing.margin);
-        if wanted.is_empty() {
+        let cost_of = |wanted: &[Layer]| wanted.len() as u64 * u64::from(racing.heat);
+        if wanted.is_empty() || cost_of(&wanted) > confirming {
             wanted = space.unsettled(racing.doubt, racing.margin);
+            confirming = 0;
         }
-        let cost = wanted.len() as u64 * u64::from(racing.heat);
+        let cost = cost_of(&wanted);
+        confirming = confirming.saturating_sub(cost);
         if wanted.is_empty() || outcome.stopped || outcome.samples + cost > racing.budget {
             return Ok((space, outcome));
         }
@@ -111,8 +130,9 @@ pub fn race<S: Source>(
     }
 }
 
-/// The space's layers of which fewer than [`CONFIRMING`] visits agree on the fastest run.
-fn unconfirmed(family: &Family, settings: Settings, samples: &[ModelSamples], margin: f64) -> Vec<Layer> {
+/// The space's layers whose fastest visits do not agree as those of the others do.
+#[must_use]
+pub fn unconfirmed(family: &Family, settings: Settings, samples: &[ModelSamples], margin: f64) -> Vec<Layer> {
     let space: BTreeSet<Layer> =
         settings.cin.layers(family, settings.expand).into_iter().flatten().flatten().collect();
     let fastest = |visit: &Visit| visit.samples.iter().map(|run| run.0).min();
@@ -120,12 +140,25 @@ fn unconfirmed(family: &Family, settings: Settings, samples: &[ModelSamples], ma
         ModelSpec::Layer { layer } if space.contains(&layer) => Some(layer),
         _ => None,
     };
-    let open = |model: &&ModelSamples| {
-        let best: Vec<u64> = model.visits.iter().filter_map(fastest).collect();
-        let floor = best.iter().copied().min().unwrap_or(0) as f64;
-        best.iter().filter(|&&ns| ns as f64 <= (1.0 + margin) * floor).count() < CONFIRMING
+    let gap = |model: &ModelSamples| {
+        let mut best: Vec<u64> = model.visits.iter().filter_map(fastest).collect();
+        best.sort_unstable();
+        best.get(CONFIRMING - 1).map_or(f64::INFINITY, |&ns| ns as f64 / best[0] as f64 - 1.0)
     };
-    samples.iter().filter(open).filter_map(layer).collect()
+    let gaps: Vec<(Layer, f64)> =
+        samples.iter().filter_map(|model| layer(model).map(|layer| (layer, gap(model)))).collect();
+    let usual = outer_fence(gaps.iter().map(|(_, gap)| *gap).filter(|gap| gap.is_finite()).collect());
+    gaps.into_iter().filter(|(_, gap)| *gap > margin.max(usual)).map(|(layer, _)| layer).collect()
+}
+
+/// Beyond it an outlier is far out: the upper quartile and [`FAR_FENCE`] interquartile ranges (Tukey 1977).
+fn outer_fence(mut values: Vec<f64>) -> f64 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    values.sort_by(f64::total_cmp);
+    let quartile = |quarter: usize| values[(values.len() - 1) * quarter / 4];
+    FAR_FENCE.mul_add(quartile(3) - quartile(1), quartile(3))
 }
 
 #[cfg(test)]
@@ -247,14 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn where_all_visits_differ_confirming_is_no_endless_task() {
+        let family = Family::cifar_resnet(20, 10).unwrap();
+        let mut device = Planted::new(&family, 4, 8);
+        let mut rng = rng(5);
+        for visit in device.models.iter_mut().flat_map(|model| &mut model.visits) {
+            let slower = crate::latency::synthetic::normal(&mut rng).abs() * 0.1;
+            visit.samples.iter_mut().for_each(|run| run.0 += (slower * run.0 as f64) as u64);
+        }
+        let open = super::unconfirmed(&family, settings(), &device.models, 0.01);
+        assert!(open.len() < 224 / 20, "{} of 224", open.len());
+        let racing = Racing { budget: 224 * 20, ..Racing::default() };
+        let (_, outcome) = race(&family, settings(), &racing, &mut device).unwrap();
+        assert!(device.asked.len() > open.len(), "the rest of the budget is raced: {outcome:?}");
+    }
+
+    #[test]
     fn a_budget_is_kept_and_what_is_open_is_told() {
         let family = Family::cifar_resnet(20, 10).unwrap();
-        let mut device = Planted::new(&family, 2, 5);
+        let mut device = Planted::new(&family, 1, 3);
         let racing = Racing { budget: 1_000, ..Racing::default() };
         let (space, outcome) = race(&family, settings(), &racing, &mut device).unwrap();
-        assert!(outcome.samples <= 1_000 && outcome.unconfirmed > 0, "{outcome:?}");
-        let unconfirmed = super::unconfirmed(&family, settings(), &device.models, racing.margin);
-        assert_eq!(unconfirmed.len(), outcome.unconfirmed);
+        assert!(outcome.samples <= 1_000 && outcome.open > 0, "{outcome:?}");
         let tied = space.stages.iter().flat_map(|stage| &stage.selection.choices);
         assert!(tied.filter(|choice| !choice.tied.is_empty()).count() >= outcome.open);
     }

@@ -5,6 +5,9 @@
 //! bootstrap, as in [`estimate`](mod@crate::latency::estimate)), fits the line again and chooses again by
 //! the same rules. Points are drawn independently, which leaves out what a round does to all points
 //! alike; that moves the line with them and so changes little. Standard errors keep their values.
+//!
+//! A point's error is known from a handful of blocks; it is drawn towards what is usual among the points
+//! (see [`moderated`](mod@crate::latency::moderated)), and replicates are stretched to the error that comes out.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +19,8 @@ use super::SpaceError;
 use super::partition::Partition;
 use super::select::{Measured, Rival, Rules, Selection, select};
 use crate::latency::estimate;
-use crate::latency::estimate::Blocks;
+use crate::latency::estimate::{Blocks, Estimate, student};
+use crate::latency::moderated::{Spread, moderated};
 use crate::store::Visit;
 
 /// Replicates; a probability is known to 3.5% or better.
@@ -79,28 +83,15 @@ pub fn select_sampled(
     rules: &Rules,
     seed: u64,
 ) -> Result<(Selection, Stability), SpaceError> {
-    let mut measured = Vec::with_capacity(points.len());
-    let mut blocks = Vec::with_capacity(points.len());
-    for Sampled { point, parts } in points {
-        let (mut m_ns, mut variance, mut all) = (0.0, 0.0, Vec::with_capacity(parts.len()));
-        for Part { weight, visits } in parts {
-            let found = estimate(visits, rules.statistic, clock_resolution_ns)?;
-            m_ns += weight * found.value_ns;
-            variance += (weight * found.se_ns).powi(2);
-            all.push((*weight, Blocks::new(visits)?));
-        }
-        measured.push(Measured { point: point.clone(), m_ns, se_ns: variance.sqrt() });
-        blocks.push(all);
-    }
+    let (mut measured, parts) = known(points, clock_resolution_ns, rules)?;
     let mut selection = select(&measured, partition, &feature, rules)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut same = vec![0_usize; selection.choices.len()];
     let mut others: Vec<BTreeMap<Vec<u32>, usize>> = vec![BTreeMap::new(); selection.choices.len()];
     let mut all = 0_usize;
     for _ in 0..REPLICATES {
-        for (of, blocks) in measured.iter_mut().zip(&blocks) {
-            let parts = blocks.iter();
-            of.m_ns = parts.map(|(weight, of)| weight * of.replicate(rules.statistic, &mut rng)).sum();
+        for (of, parts) in measured.iter_mut().zip(&parts) {
+            of.m_ns = parts.iter().map(|part| part.replicate(rules, &mut rng)).sum();
         }
         let again = select(&measured, partition, &feature, rules)?;
         let mut agreed = 0;
@@ -129,6 +120,65 @@ pub fn select_sampled(
         }
     }
     Ok((selection, Stability { each, all: share(all), seed }))
+}
+
+/// What is known of a part.
+struct Known {
+    weight: f64,
+    blocks: Blocks,
+    value_ns: f64,
+    /// The moderated error over the blocks' own.
+    stretch: f64,
+}
+
+impl Known {
+    fn replicate(&self, rules: &Rules, rng: &mut ChaCha8Rng) -> f64 {
+        let moved = self.blocks.replicate(rules.statistic, rng) - self.value_ns;
+        self.weight * self.stretch.mul_add(moved, self.value_ns)
+    }
+}
+
+/// Every point's latency with its moderated error, and its parts.
+fn known(
+    points: &[Sampled],
+    clock_resolution_ns: u32,
+    rules: &Rules,
+) -> Result<(Vec<Measured>, Vec<Vec<Known>>), SpaceError> {
+    let found: Result<Vec<Estimate>, _> = points
+        .iter()
+        .flat_map(|point| &point.parts)
+        .map(|part| estimate(&part.visits, rules.statistic, clock_resolution_ns))
+        .collect();
+    let found = found?;
+    let own_ns = |of: &Estimate| of.se_ns / student(of.freedom);
+    let spread = |of: &Estimate| Spread {
+        variance: (own_ns(of) / of.value_ns).powi(2),
+        freedom: of.freedom.max(1) as f64,
+    };
+    let spreads: Vec<Spread> = found.iter().map(spread).collect();
+    let mut errors = found.iter().zip(moderated(&spreads));
+    let (mut measured, mut all) = (Vec::with_capacity(points.len()), Vec::with_capacity(points.len()));
+    for Sampled { point, parts } in points {
+        let (mut m_ns, mut variance, mut known) = (0.0, 0.0, Vec::with_capacity(parts.len()));
+        for (Part { weight, visits }, (of, Spread { variance: relative, freedom })) in
+            parts.iter().zip(&mut errors)
+        {
+            let se_ns = relative.sqrt() * of.value_ns * student(freedom.round() as usize);
+            m_ns += weight * of.value_ns;
+            variance += (weight * se_ns).powi(2);
+            let own_ns = own_ns(of);
+            let stretch = if own_ns > 0.0 { se_ns / own_ns } else { 1.0 };
+            known.push(Known {
+                weight: *weight,
+                blocks: Blocks::new(visits)?,
+                value_ns: of.value_ns,
+                stretch,
+            });
+        }
+        measured.push(Measured { point: point.clone(), m_ns, se_ns: variance.sqrt() });
+        all.push(known);
+    }
+    Ok((measured, all))
 }
 
 #[cfg(test)]
