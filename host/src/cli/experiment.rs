@@ -7,9 +7,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::context::Global;
+use super::experiment_cnn::CnnArgs;
 use super::output::{Format, Table, json, text};
 use super::progress::Progress;
-use super::{Interrupted, interrupt};
+use super::{Interrupted, experiment_cnn, interrupt};
 use crate::data::nas_bench_graph::GraphBench;
 use crate::search::SearchError;
 use crate::search::hgnas::explore::Trial;
@@ -19,6 +20,8 @@ use crate::search::progress::Monitor;
 /// Subcommands of `hanas experiment`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Convnet searches on a device, trained and measured: the registered protocol
+    Cnn(Box<CnnArgs>),
     /// Graph-net strategies against the table NAS-Bench-Graph, whose best nets are known
     Surrogate(SurrogateArgs),
 }
@@ -74,6 +77,7 @@ struct Report {
 /// Runs the command.
 pub(super) fn run(global: &Global, command: &Command) -> anyhow::Result<()> {
     match command {
+        Command::Cnn(args) => experiment_cnn::run(global, args),
         Command::Surrogate(args) => surrogate(global, args),
     }
 }

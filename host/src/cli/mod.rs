@@ -12,6 +12,8 @@ mod device_timer;
 mod doctor;
 #[cfg(feature = "torch")]
 mod experiment;
+#[cfg(feature = "torch")]
+mod experiment_cnn;
 mod export_data;
 #[cfg(feature = "torch")]
 mod gnn;
@@ -125,6 +127,16 @@ struct Interrupted {
     kept: String,
 }
 
+/// A step of an experiment that failed; exit code as the step's.
+#[cfg(feature = "torch")]
+#[derive(Debug, thiserror::Error)]
+#[error("`hanas {step}` ended with exit code {code}: see above and {log}, then give the same command again", log = log.display())]
+struct StepFailed {
+    step: String,
+    code: u8,
+    log: std::path::PathBuf,
+}
+
 /// A measurement that was made and is not to be trusted; exit code 4.
 #[derive(Debug, thiserror::Error)]
 #[error("measured, but not trustworthy (the verdict above says why); go on all the same with --allow-noisy")]
@@ -189,6 +201,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<Usage>() {
             return Some(2);
+        }
+        #[cfg(feature = "torch")]
+        if let Some(step) = cause.downcast_ref::<StepFailed>() {
+            return Some(step.code);
         }
         if cause.is::<NotTrustworthy>() {
             return Some(4);

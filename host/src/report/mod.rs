@@ -11,6 +11,7 @@
 //! light and dark; the other colours are Okabe and Ito's (2008), which colour-blind readers tell apart.
 
 pub mod canvas;
+pub mod contrasts;
 pub mod line_chart;
 pub mod net_chart;
 pub mod page;

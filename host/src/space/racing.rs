@@ -51,7 +51,7 @@ pub struct Racing {
 
 impl Default for Racing {
     fn default() -> Self {
-        Self { doubt: 0.05, margin: 0.01, heat: 20, budget: 0 }
+        Self { doubt: 0.05, margin: 0.01, heat: 8, budget: 0 }
     }
 }
 

@@ -157,8 +157,8 @@ impl Source for Recorded<'_> {
 const RECORDED: u32 = 480;
 /// Profiles simulated for each plan.
 const REPLICATES: u64 = 10;
-/// Timed runs of every layer before the race.
-const BASE: u32 = 20;
+/// Timed runs of every layer before the race: the three visits that can confirm a layer.
+const BASE: u32 = 12;
 /// Plans that racing is compared with.
 const FIXED: [u32; 9] = [20, 24, 32, 48, 64, 96, 128, 192, 320];
 
@@ -171,7 +171,7 @@ pub(crate) fn racing() -> Result<Vec<Figure>> {
     let (mut spaces, mut raced) = (Vec::new(), 0);
     for seed in 0..REPLICATES {
         let mut device = Recorded::new(&record, BASE, seed);
-        let racing = Racing { heat: BASE, budget: u64::from(BASE) * layers as u64 * 4, ..Racing::default() };
+        let racing = Racing { budget: u64::from(BASE) * layers as u64 * 4, ..Racing::default() };
         let (space, outcome) = race(&family, settings, &racing, &mut device)?;
         spaces.push(space);
         raced += outcome.samples;

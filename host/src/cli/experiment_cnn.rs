@@ -1,0 +1,432 @@
+//! `hanas experiment cnn`: the registered comparison of convnet searches, step by step, as often
+//! interrupted as need be.
+//!
+//! Every step is a `hanas` command, told on stderr as it begins, so that each can be given by hand too.
+//! A step whose product lies in its folder is not run again.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::context::{DeviceArg, Global};
+use super::images::ImageArgs;
+use super::output::{Format, Table, json, text};
+use super::search_args::Budget;
+use super::{Interrupted, StepFailed, Usage, nets};
+use crate::profile::sampling::Sampling;
+use crate::report::contrasts::{Contrast, Mean, Outcome};
+use crate::search::run::{RunDir, SCHEMA_VERSION, load, save};
+use crate::task::{Task, TaskError};
+use crate::train::record::TrainRecord;
+
+/// Timed runs of the base net.
+const BASE_SAMPLES: u32 = 200;
+
+/// The exit code of a command that was interrupted and can go on.
+const INTERRUPTED: i32 = 130;
+
+/// Arms of the experiment; what each is stands in docs/src/results/htas-cifar10-plan.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Arm {
+    /// TAS, e = 1, by multiply-adds
+    #[value(name = "A")]
+    A,
+    /// TAS, e = 1, by latency
+    #[value(name = "B")]
+    B,
+    /// TAS, e = 2
+    #[value(name = "C")]
+    C,
+    /// HTAS as the paper has it
+    #[value(name = "D")]
+    D,
+    /// Aligned grid
+    #[value(name = "E")]
+    E,
+    /// Random widths of each group
+    #[value(name = "F")]
+    F,
+    /// Random nets
+    #[value(name = "G")]
+    G,
+    /// One factor for all widths
+    #[value(name = "H")]
+    H,
+    /// After NetAdapt
+    #[value(name = "N")]
+    N,
+    /// HTAS in hanas's own mode
+    #[value(name = "I")]
+    I,
+    /// I by curves
+    #[value(name = "I1")]
+    I1,
+    /// I decoded by argmax
+    #[value(name = "I2")]
+    I2,
+    /// Aligned grid in hanas's own mode
+    #[value(name = "J")]
+    J,
+}
+
+impl Arm {
+    fn name(self) -> String {
+        format!("{self:?}")
+    }
+
+    /// Its part of the `hanas search` command: strategy, mode, what it is charged, how it is decoded.
+    const fn search(self) -> &'static [&'static str] {
+        match self {
+            Self::A => &["tas", "--expand", "1", "--mode", "paper", "--cost", "flops"],
+            Self::B => &["tas", "--expand", "1", "--mode", "paper", "--cost", "paper-f"],
+            Self::C => &["tas", "--expand", "2", "--mode", "paper", "--cost", "paper-f"],
+            Self::D => &["htas", "--mode", "paper", "--cost", "paper-f"],
+            Self::E => &["aligned", "--mode", "paper", "--cost", "paper-f"],
+            Self::F => &["random-groups", "--mode", "paper", "--cost", "paper-f"],
+            Self::G => &["random", "--mode", "paper", "--cost", "paper-f"],
+            Self::H => &["uniform", "--mode", "paper", "--cost", "paper-f"],
+            Self::N => &["netadapt", "--mode", "paper", "--cost", "paper-f"],
+            Self::I => &["htas", "--mode", "project", "--cost", "pairwise", "--decode", "exact"],
+            Self::I1 => &["htas", "--mode", "project", "--cost", "paper-f", "--decode", "exact"],
+            Self::I2 => &["htas", "--mode", "project", "--cost", "pairwise", "--decode", "argmax"],
+            Self::J => &["aligned", "--mode", "project", "--cost", "pairwise", "--decode", "exact"],
+        }
+    }
+
+    /// The rule by which the space is chosen that it searches.
+    fn mode(self) -> &'static str {
+        if self.search().contains(&"project") { "project" } else { "paper" }
+    }
+}
+
+/// Contrasts as registered.
+const CONTRASTS: [(Arm, Arm); 12] = [
+    (Arm::B, Arm::A),
+    (Arm::C, Arm::B),
+    (Arm::D, Arm::C),
+    (Arm::D, Arm::E),
+    (Arm::D, Arm::F),
+    (Arm::I, Arm::D),
+    (Arm::I, Arm::I1),
+    (Arm::I, Arm::I2),
+    (Arm::I, Arm::J),
+    (Arm::D, Arm::G),
+    (Arm::I, Arm::H),
+    (Arm::I, Arm::N),
+];
+
+/// Arguments of `hanas experiment cnn`.
+#[derive(Debug, Args)]
+pub(super) struct CnnArgs {
+    #[command(flatten)]
+    device: DeviceArg,
+    /// Net family and data, as in the other commands
+    #[arg(long, short, value_name = "TASK", value_parser = task_name, default_value = "cifar10-resnet20")]
+    task: String,
+    /// Images a run
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch: u32,
+    #[command(flatten)]
+    images: ImageArgs,
+    /// Folder for the store, the runs and what each step printed
+    #[arg(long, short, default_value = "arms", value_name = "FOLDER")]
+    out: PathBuf,
+    /// Arms, as the protocol names them
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "A,C,D,E,I")]
+    arms: Vec<Arm>,
+    /// Seeds
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    seeds: Vec<u64>,
+    /// Latency that every net may take, 12ms, or share of the base net's, 0.5x
+    #[arg(long, default_value = "0.5x")]
+    budget: Budget,
+    /// Search epochs
+    #[arg(long, default_value_t = 12)]
+    epochs: u32,
+    /// Search epochs before those, of the weights alone
+    #[arg(long, default_value_t = 2)]
+    warmup_epochs: u32,
+    /// Training epochs, after one with a rising learning rate
+    #[arg(long, default_value_t = 19)]
+    train_epochs: u32,
+    /// Images of a search or training step
+    #[arg(long, default_value_t = 128)]
+    train_batch: usize,
+    /// Print the table of what is finished and run nothing
+    #[arg(long)]
+    table: bool,
+}
+
+fn task_name(text: &str) -> Result<String, TaskError> {
+    text.parse::<Task>().map(|_| text.to_owned())
+}
+
+#[derive(Serialize)]
+struct Report {
+    outcomes: Vec<Outcome>,
+    contrasts: Vec<Contrast>,
+}
+
+/// Runs the command.
+pub(super) fn run(global: &Global, args: &CnnArgs) -> anyhow::Result<()> {
+    if args.arms.is_empty() || args.seeds.is_empty() {
+        return Err(Usage("name at least one arm and one seed".to_owned()).into());
+    }
+    if !args.table {
+        let steps = Steps::new(global, args)?;
+        steps.prepare()?;
+        let budget = steps.budget()?;
+        for mode in ["paper", "project"] {
+            let arms: BTreeSet<Arm> = args.arms.iter().copied().filter(|arm| arm.mode() == mode).collect();
+            steps.arms(mode, &arms, &budget)?;
+        }
+    }
+    print(global, args)
+}
+
+/// The base net's latency, as measured before the first arm: `base_latency.json`.
+#[derive(Serialize, Deserialize)]
+struct BaseLatency {
+    /// See [`SCHEMA_VERSION`].
+    schema_version: u32,
+    /// Latency, ns.
+    latency_ns: f64,
+}
+
+/// Runs `hanas` commands with the experiment's store.
+struct Steps<'a> {
+    args: &'a CnnArgs,
+    program: PathBuf,
+    global: &'a Global,
+}
+
+impl<'a> Steps<'a> {
+    fn new(global: &'a Global, args: &'a CnnArgs) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(args.out.join("log"))
+            .with_context(|| format!("{} cannot be made", args.out.display()))?;
+        let program = std::env::current_exe().context("hanas does not find its own program")?;
+        Ok(Self { args, program, global })
+    }
+
+    /// Profile, pairs, their model, and the base net's latency.
+    fn prepare(&self) -> anyhow::Result<()> {
+        let (device, task) = (self.device(), self.task());
+        self.step("profile", [words(&["profile", "--allow-noisy"]), device.clone(), task.clone()])?;
+        if self.args.arms.iter().any(|arm| arm.mode() == "project") {
+            let pairs = words(&["profile", "--which", "pairs", "--allow-noisy"]);
+            self.step("pairs", [pairs, device.clone(), task.clone()])?;
+            self.step("fit", [words(&["latency", "fit", "--model", "pairwise"]), task.clone()])?;
+        }
+        Ok(())
+    }
+
+    /// The one latency limit of all arms. The base net is measured once and its latency kept.
+    fn budget(&self) -> anyhow::Result<String> {
+        let share = match self.args.budget {
+            Budget::Latency(ns) => return Ok(format!("{}us", ns / 1e3)),
+            Budget::Share(share) => share,
+        };
+        let file = self.args.out.join("base_latency.json");
+        let base = if file.exists() {
+            load::<BaseLatency>(&file)?
+        } else {
+            let mut session = self.global.connect(&self.args.device)?;
+            let base = self.args.task.parse::<Task>()?.family.base();
+            let sampling = Sampling { samples: BASE_SAMPLES, ..Sampling::default() };
+            let timed = nets::measure(&mut session, &base, None, self.args.batch, &sampling)?;
+            let base = BaseLatency { schema_version: SCHEMA_VERSION, latency_ns: timed.latency.value_ns };
+            save(&file, &base)?;
+            base
+        };
+        Ok(format!("{}us", share * base.latency_ns / 1e3))
+    }
+
+    /// Searches, trains and verifies the arms that are searched in one space, seed by seed.
+    fn arms(&self, mode: &str, arms: &BTreeSet<Arm>, budget: &str) -> anyhow::Result<()> {
+        let out = &self.args.out;
+        let all = self.args.seeds.iter().flat_map(|&seed| arms.iter().map(move |&arm| (arm, seed)));
+        let all: Vec<(Arm, u64)> = all.collect();
+        if all.iter().any(|&(arm, seed)| !found(&folder(out, arm, seed))) {
+            self.step("space", [words(&["space", "build", "--mode", mode]), self.task()])?;
+        }
+        for (arm, seed) in all {
+            let run = folder(out, arm, seed);
+            if !found(&run) {
+                self.search(arm, seed, budget, &run)?;
+            }
+            if !RunDir::open(&run)?.weights().exists() {
+                self.train(&run)?;
+            }
+            if RunDir::open(&run)?.verify().is_err() {
+                self.verify(&run)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn search(&self, arm: Arm, seed: u64, budget: &str, run: &Path) -> anyhow::Result<()> {
+        let CnnArgs { epochs, warmup_epochs, train_batch, .. } = self.args;
+        let (seed, out) = (seed.to_string(), path(run));
+        let common = words(&["--budget", budget, "--gate", "latency", "--seed", &seed, "--out", &out]);
+        let (epochs, warmup, batch) =
+            (epochs.to_string(), warmup_epochs.to_string(), train_batch.to_string());
+        let length = words(&["--epochs", &epochs, "--warmup-epochs", &warmup, "--train-batch", &batch]);
+        let search = [words(&["search"]), words(arm.search())].concat();
+        self.step(&name(run), [search, self.device(), self.task(), self.images(), common, length])
+    }
+
+    fn train(&self, run: &Path) -> anyhow::Result<()> {
+        let (epochs, batch) = (self.args.train_epochs.to_string(), self.args.train_batch.to_string());
+        let (out, teachers) = (path(run), path(&self.args.out.join("teachers")));
+        let train = words(&["train", &out, "--teachers", &teachers]);
+        let length = words(&["--epochs", &epochs, "--warmup-epochs", "1", "--train-batch", &batch]);
+        self.step(&name(run), [train, length, self.images()])
+    }
+
+    fn verify(&self, run: &Path) -> anyhow::Result<()> {
+        let mut verify = words(&["verify", &path(run), "--samples", "200", "--allow-noisy"]);
+        verify.extend(self.args.images.data.iter().flat_map(|data| ["--data".to_owned(), path(data)]));
+        let ended = self.step(&name(run), [verify, self.device()]);
+        // A net over its budget ends the command and is an outcome like any other.
+        match RunDir::open(run)?.verify() {
+            Ok(_) => Ok(()),
+            Err(missing) => ended.and(Err(missing.into())),
+        }
+    }
+
+    fn device(&self) -> Vec<String> {
+        let DeviceArg { device, queue_timeout } = &self.args.device;
+        words(&["--device", device, "--queue-timeout", &queue_timeout.to_string()])
+    }
+
+    fn task(&self) -> Vec<String> {
+        words(&["--task", &self.args.task, "--batch", &self.args.batch.to_string()])
+    }
+
+    fn images(&self) -> Vec<String> {
+        let ImageArgs { data, images, data_seed } = &self.args.images;
+        let mut list = words(&["--data-seed", &data_seed.to_string()]);
+        list.extend(data.iter().flat_map(|data| ["--data".to_owned(), path(data)]));
+        list.extend(images.iter().flat_map(|images| ["--images".to_owned(), images.to_string()]));
+        list
+    }
+
+    /// Runs one command with the experiment's store; what it prints goes to `log/NAME.txt`.
+    fn step<const N: usize>(&self, name: &str, parts: [Vec<String>; N]) -> anyhow::Result<()> {
+        let command = parts.concat();
+        let store = path(&self.args.out.join("hanas.sqlite"));
+        let line = format!("hanas --store {store} {}", command.join(" "));
+        eprintln!("{line}");
+        let file = self.args.out.join("log").join(format!("{name}.txt"));
+        let log = File::options().create(true).append(true).open(&file);
+        let mut log = log.with_context(|| format!("{} cannot be written", file.display()))?;
+        writeln!(log, "$ {line}")?;
+        let mut process = Command::new(&self.program);
+        process.args(["--store", &store]);
+        process.arg("--devices").arg(self.global.inventory_path());
+        if self.global.quiet {
+            process.arg("--quiet");
+        }
+        let status = process.args(&command).stdin(Stdio::null()).stdout(log).status();
+        match status.context("hanas does not start a second time")?.code() {
+            Some(0) => Ok(()),
+            Some(INTERRUPTED) | None => {
+                let kept = "finished steps are kept; the same command goes on from there".to_owned();
+                Err(Interrupted { kept }.into())
+            }
+            Some(code) => Err(StepFailed { step: command[0].clone(), code: code as u8, log: file }.into()),
+        }
+    }
+}
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn folder(out: &Path, arm: Arm, seed: u64) -> PathBuf {
+    out.join(format!("{}-{seed}", arm.name()))
+}
+
+/// The run's name: `D-1`.
+fn name(run: &Path) -> String {
+    run.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Whether a search has found its net.
+fn found(run: &Path) -> bool {
+    RunDir::open(run).and_then(|run| run.net()).is_ok()
+}
+
+/// A run that is trained and verified.
+fn outcome(out: &Path, arm: Arm, seed: u64) -> Option<Outcome> {
+    let run = RunDir::open(&folder(out, arm, seed)).ok()?;
+    let (train, verify) = (TrainRecord::load(&run).ok()?, run.verify().ok()?);
+    Some(Outcome {
+        arm: arm.name(),
+        seed,
+        accuracy: train.test_accuracy,
+        latency_ns: verify.measured_ns,
+        noisy: !verify.doubts.is_empty(),
+    })
+}
+
+fn print(global: &Global, args: &CnnArgs) -> anyhow::Result<()> {
+    let all = args.arms.iter().flat_map(|&arm| args.seeds.iter().map(move |&seed| (arm, seed)));
+    let outcomes: Vec<Outcome> = all.filter_map(|(arm, seed)| outcome(&args.out, arm, seed)).collect();
+    let contrast = |&(arm, than): &(Arm, Arm)| Contrast::new(&outcomes, &arm.name(), &than.name());
+    let contrasts: Vec<Contrast> = CONTRASTS.iter().filter_map(contrast).collect();
+    let nets = nets_table(&outcomes);
+    match global.format {
+        Format::Json => json(&Report { outcomes, contrasts }),
+        Format::Csv => text(&nets.to_csv()),
+        Format::Text if contrasts.is_empty() => text(&nets.to_text()),
+        Format::Text => text(&format!("{}\n{}", nets.to_text(), contrasts_table(&contrasts).to_text())),
+    }
+}
+
+fn nets_table(outcomes: &[Outcome]) -> Table {
+    let mut table = Table::new(&["arm", "seed", "accuracy %", "latency us", "verdict"]);
+    for Outcome { arm, seed, accuracy, latency_ns, noisy } in outcomes {
+        table.row(vec![
+            arm.clone(),
+            seed.to_string(),
+            format!("{:.2}", 100.0 * accuracy),
+            format!("{:.1}", latency_ns / 1e3),
+            if *noisy { "not trustworthy" } else { "" }.to_owned(),
+        ]);
+    }
+    table
+}
+
+fn contrasts_table(contrasts: &[Contrast]) -> Table {
+    let mut table =
+        Table::new(&["contrast", "seeds", "accuracy, points", "latency ratio", "better as registered"]);
+    for Contrast { arm, than, seeds, accuracy, log_latency: Mean { mean, half }, reached } in contrasts {
+        let points = 100.0 * accuracy.mean;
+        let ratio = half.map_or_else(
+            || format!("{:.3}", mean.exp()),
+            |half| format!("{:.3} ({:.3} to {:.3})", mean.exp(), (mean - half).exp(), (mean + half).exp()),
+        );
+        table.row(vec![
+            format!("{arm} - {than}"),
+            seeds.to_string(),
+            accuracy.half.map_or_else(
+                || format!("{points:+.2}"),
+                |half| format!("{points:+.2} +- {:.2}", 100.0 * half),
+            ),
+            ratio,
+            if *reached { "yes" } else { "no" }.to_owned(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,47 @@
+//! The comparison of searches as a user runs it: all steps by one command, nothing twice.
+
+#![cfg(feature = "torch")]
+
+use hanas_tests::agent::Agent;
+use hanas_tests::host::Host;
+use hanas_tests::own;
+
+#[test]
+fn an_experiment_runs_its_steps_once_and_compares_the_arms() {
+    let host = Host::default();
+    let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
+    let task = own::task(&host).to_str().unwrap().to_owned();
+    let small = ["--budget", "0.9x", "--epochs", "1", "--warmup-epochs", "0", "--train-epochs", "1"];
+    let what = ["--arms", "D,E", "--seeds", "1,2", "--train-batch", "8", "--quiet", "--format", "json"];
+    let on = ["experiment", "cnn", "--device", agent.url(), "--task", &task, "--batch", "1"];
+    let command = [&on[..], &small, &what].concat();
+    let first = host.run(&command);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    assert_eq!(first.stderr.matches(" search htas ").count(), 2, "{}", first.stderr);
+    let report = first.json();
+    assert_eq!(report["outcomes"].as_array().unwrap().len(), 4, "{report}");
+    let contrast = &report["contrasts"][0];
+    assert_eq!((contrast["arm"].as_str(), contrast["than"].as_str()), (Some("D"), Some("E")));
+    assert_eq!(contrast["seeds"], 2);
+    assert!(contrast["accuracy"]["half"].is_number(), "{contrast}");
+    let again = host.run(&command);
+    assert_eq!(again.json()["outcomes"], report["outcomes"], "{}", again.stderr);
+    assert!(!again.stderr.contains(" search ") && !again.stderr.contains(" train "), "{}", again.stderr);
+    let table = host.run(&[&command[..], &["--table"]].concat());
+    assert_eq!(table.json(), report);
+    assert!(table.stderr.is_empty(), "{}", table.stderr);
+    assert!(host.path("arms/log/D-1.txt").exists());
+}
+
+#[test]
+fn a_step_that_fails_names_itself_and_where_its_words_are() {
+    let host = Host::default();
+    let task = own::task(&host).to_str().unwrap().to_owned();
+    let nowhere = ["experiment", "cnn", "--device", "tcp://127.0.0.1:1", "--task", &task, "--quiet"];
+    let ended = host.run(&nowhere);
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    let last = ended.stderr.lines().last().unwrap();
+    assert!(last.contains("hanas profile") && last.contains("profile.txt"), "{last}");
+    let unknown = host.run(&["experiment", "cnn", "--device", "x", "--task", "cifar10-vgg"]);
+    assert_eq!(unknown.code, Some(2), "{}", unknown.stderr);
+}
