@@ -1,23 +1,24 @@
 //! `hanas graph`: graph nets on a graph: profile pairs of heads and dim, build the space of them.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use hanas_models::gnn::Reading;
 
-use super::context::{DeviceArg, Global};
+use super::context::{DeviceArg, Global, stored_device};
 use super::output::{Format, Table, json, text};
 use super::profile::{self, Order};
 use super::sampling::SamplingArgs;
 use super::space::Mode;
 use crate::data::graph::{GraphData, load};
 use crate::profile::graph_candidates::{BATCH, GraphSubject, candidates, sampling};
+use crate::report::graph_terminal;
+use crate::report::terminal::Look;
 use crate::space::hgnas::{GraphSettings, GraphSpace, pairs, some_pairs};
 use crate::space::partition::point_text;
 use crate::space::select::Rules;
-use crate::store::{DeviceId, SampleQuery, Store};
+use crate::store::{DeviceId, SampleQuery, Saved, Store};
 use crate::task::graph::{GraphSet, GraphTask};
 
 /// Under this name the store keeps the spaces of graph nets.
@@ -30,6 +31,8 @@ pub(super) enum Command {
     Profile(ProfileArgs),
     /// Choose a pair for each of the 42 cells from the stored samples and keep the space
     Space(SpaceArgs),
+    /// The last space built: latency against heads x dim, the fit, the map of the cells, the choices
+    Show(ShowArgs),
     /// Train one graph net, write it as ONNX, check it on a device
     #[cfg(feature = "torch")]
     Train(super::graph_train::TrainArgs),
@@ -57,14 +60,18 @@ impl TaskArgs {
 
     /// Reads the task's graph.
     pub(super) fn load(&self, folder: Option<&Path>) -> anyhow::Result<GraphData> {
-        let set = self.task.data;
-        match folder {
-            Some(folder) => Ok(load(set, folder)?),
-            None if set == GraphSet::Planted => Ok(load(set, Path::new(""))?),
-            None => {
-                let text = format!("{} needs its graph: give its folder with --data", set.name());
-                Err(super::Usage(text).into())
-            }
+        load_graph(self.task.data, folder)
+    }
+}
+
+/// Reads a graph from the folder that the user gives; the planted one needs none.
+pub(super) fn load_graph(set: GraphSet, folder: Option<&Path>) -> anyhow::Result<GraphData> {
+    match folder {
+        Some(folder) => Ok(load(set, folder)?),
+        None if set == GraphSet::Planted => Ok(load(set, Path::new(""))?),
+        None => {
+            let text = format!("{} needs its graph: give its folder with --data", set.name());
+            Err(super::Usage(text).into())
         }
     }
 }
@@ -102,6 +109,17 @@ pub(super) struct SpaceArgs {
     device: Option<String>,
 }
 
+/// Arguments of `hanas graph show`.
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn
+    #[arg(long, short, value_name = "TASK")]
+    task: GraphTask,
+    /// A board's name or row number, as the store has it [default: the last profiled]
+    #[arg(long, short)]
+    device: Option<String>,
+}
+
 /// Pairs measured where no number is given: ten a cell.
 const PAIRS: usize = 420;
 
@@ -110,6 +128,7 @@ pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Profile(args) => profile(global, &args),
         Command::Space(args) => space(global, &args),
+        Command::Show(args) => show(global, &args.task, args.device.as_deref()),
         #[cfg(feature = "torch")]
         Command::Train(args) => super::graph_train::run(global, &args),
     }
@@ -135,56 +154,65 @@ fn profile(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     profile::measure(global, &args.device, &order, &list)
 }
 
-fn query(device: DeviceId, task: &GraphTask) -> SampleQuery<'_> {
-    SampleQuery { device, task: Some(&task.name), batch: BATCH, only_trustworthy: false }
+/// Samples of a graph task on a device.
+pub(super) fn query(device: DeviceId, task: &str) -> SampleQuery<'_> {
+    SampleQuery { device, task: Some(task), batch: BATCH, only_trustworthy: false }
+}
+
+/// The last space built of a graph task on a device, with a note on stderr where newer sessions are not
+/// in it.
+pub(super) fn saved_space(store: &Store, device: DeviceId, task: &str) -> anyhow::Result<Saved<GraphSpace>> {
+    let saved = store.load_space::<GraphSpace>(&query(device, task), SPACE)?.with_context(|| {
+        format!(
+            "no space of {task} on this device yet; run `hanas graph profile` and `hanas graph space` first"
+        )
+    })?;
+    if saved.is_stale() {
+        eprintln!("note: {} newer session(s) are not in this space; build it again", saved.newer.len());
+    }
+    Ok(saved)
 }
 
 fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
     let TaskArgs { task, mode } = &args.task;
     let mut store = global.existing_store()?;
-    let device = profiled(&store, args.device.as_deref(), task)?;
+    let device = stored_device(&store, args.device.as_deref(), &task.name, BATCH)?;
     let rules = match mode {
         Mode::Project => Rules { floor: 1, ..Rules::project() },
         Mode::Paper => Rules::paper(),
     };
     let clock_resolution_ns = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
     let settings = GraphSettings { rules, reading: args.task.reading(), clock_resolution_ns, seed: 1 };
-    let query = query(device, task);
+    let query = query(device, &task.name);
     let space = GraphSpace::build(task.data.name(), &store.samples(&query)?, settings)?;
     store.save_space(&query, SPACE, &space, &space.rows())?;
-    show(global, &space)
+    match global.format {
+        Format::Json => json(&space),
+        Format::Csv => text(&choices(&space).to_csv()),
+        Format::Text => text(&format!("{}{}\n", choices(&space).to_text(), space.summary())),
+    }
 }
 
-/// The device that the task was profiled on last, or the one that is named.
-fn profiled(store: &Store, wanted: Option<&str>, task: &GraphTask) -> anyhow::Result<DeviceId> {
-    let sessions = store.sessions()?;
-    let of_task: BTreeMap<i64, DeviceId> = (sessions.iter())
-        .filter(|session| session.task == task.name)
-        .map(|session| (session.id.0, session.device))
-        .collect();
-    for id in of_task.into_values().rev() {
-        let named = match wanted {
-            None => true,
-            Some(wanted) => {
-                let device = store.device(id)?;
-                device.is_some_and(|device| device.name == wanted) || id.0.to_string() == wanted
-            }
-        };
-        if named {
-            return Ok(id);
-        }
+/// Shows the last space built of a graph task.
+pub(super) fn show(global: &Global, task: &GraphTask, device: Option<&str>) -> anyhow::Result<()> {
+    let store = global.existing_store()?;
+    let device = stored_device(&store, device, &task.name, BATCH)?;
+    let space = saved_space(&store, device, &task.name)?.value;
+    match global.format {
+        Format::Json => json(&space),
+        Format::Csv => text(&choices(&space).to_csv()),
+        Format::Text => text(&format!(
+            "{}\n{}{}\n",
+            graph_terminal::picture(&space, Look::default()),
+            choices(&space).to_text(),
+            space.summary()
+        )),
     }
-    let name = &task.name;
-    None.with_context(|| {
-        format!("no profile of {name}; run `hanas graph profile --task {name} --device ...` first")
-    })
 }
 
-fn show(global: &Global, space: &GraphSpace) -> anyhow::Result<()> {
-    if global.format == Format::Json {
-        return json(space);
-    }
-    let mut table = Table::new(&["heads x dim", "choice", "latency ms", "fitted ms", "tied with"]);
+fn choices(space: &GraphSpace) -> Table {
+    let mut table =
+        Table::new(&["heads x dim", "choice", "latency ms", "fitted ms", "rerun same", "tied with"]);
     for choice in &space.selection.choices {
         let ms = |ns: f64| format!("{:.3}", ns / 1e6);
         table.row(vec![
@@ -192,14 +220,9 @@ fn show(global: &Global, space: &GraphSpace) -> anyhow::Result<()> {
             point_text(&choice.chosen.point),
             ms(choice.chosen.m_ns),
             ms(choice.chosen.f_ns),
+            choice.rerun_same.map_or_else(String::new, |same| format!("{same:.2}")),
             choice.tied.len().to_string(),
         ]);
     }
-    let (chosen, dropped) = (space.selection.choices.len(), space.selection.dropped.len());
-    let measured = space.selection.curve.len();
-    text(&format!(
-        "{}\n{chosen} choices from {measured} measured pairs; {dropped} cells dropped; a rerun repeats {:.1} of them\n",
-        table.to_text(),
-        space.stability.mean_same()
-    ))
+    table
 }

@@ -17,6 +17,10 @@ mod export_data;
 mod gnn;
 mod graph;
 #[cfg(feature = "torch")]
+mod graph_retrain;
+mod graph_run;
+mod graph_timer;
+#[cfg(feature = "torch")]
 mod graph_train;
 #[cfg(feature = "torch")]
 mod hgnas_args;
@@ -35,6 +39,7 @@ mod progress;
 mod recorder;
 mod replay;
 mod report;
+mod report_graph;
 mod runs;
 mod sampling;
 #[cfg(feature = "torch")]
@@ -94,7 +99,7 @@ enum Command {
     /// Search a net for a device under a latency budget; graph nets under `hgnas`
     #[cfg(feature = "torch")]
     Search(hgnas_args::SearchCommand),
-    /// Train a found net (distilled from its base net)
+    /// Train a found net; a convnet distilled from its base net
     #[cfg(feature = "torch")]
     Train(train::TrainArgs),
     /// Write a trained net as ONNX

@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
-use super::partition::{Knob, Partition, point_text};
-use super::select::{Rules, Selection};
+use super::partition::{Cell, Interval, Knob, Partition, point_text};
+use super::select::{Choice, Rules, Selection};
 use super::stability::{Sampled, Stability, select_sampled};
 use crate::profile::graph_candidates::pair_of;
 use crate::store::{ChoiceRow, ModelSamples, ModelSpec};
@@ -106,6 +106,15 @@ pub struct GraphSpace {
     pub stability: Stability,
 }
 
+/// A row of the map of cells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapRow<'a> {
+    /// The heads that it is of.
+    pub heads: Interval,
+    /// Intervals of dim, ascending, each with its cell's choice.
+    pub cells: Vec<(Interval, Option<&'a Choice>)>,
+}
+
 impl GraphSpace {
     /// Builds the space from stored samples; models that are no reference net of that graph and reading
     /// are passed over. Cells without a measured pair are dropped.
@@ -139,10 +148,44 @@ impl GraphSpace {
         self.selection.choices.iter().filter_map(|choice| pair(&choice.chosen.point)).collect()
     }
 
+    /// What the choices stand on, in a sentence or two.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Selection { choices, dropped, curve, .. } = &self.selection;
+        let all = pairs().map_or(0, |pairs| pairs.len());
+        let ties = choices.iter().filter(|choice| !choice.tied.is_empty()).count();
+        format!(
+            "{} choices from {} measured pairs of {all}, {} skipped; {} cells dropped. A rerun repeats {:.1} of the choices on average; {ties} are ties with another pair.",
+            choices.len(),
+            curve.len(),
+            all.saturating_sub(curve.len()),
+            dropped.len(),
+            self.stability.mean_same()
+        )
+    }
+
+    /// The map of the cells: for each interval of heads its row, the cells over the intervals of dim, with
+    /// their choices; none where a cell was dropped.
+    #[must_use]
+    pub fn map(&self) -> Vec<MapRow<'_>> {
+        let choice = |cell: &Cell| self.selection.choices.iter().find(|choice| choice.cell == *cell);
+        let mut rows: Vec<MapRow<'_>> = Vec::new();
+        for cell in partition().map(|partition| partition.cells()).unwrap_or_default() {
+            let [heads, dim] = cell.0[..] else { continue };
+            if rows.last().is_none_or(|row| row.heads != heads) {
+                rows.push(MapRow { heads, cells: Vec::new() });
+            }
+            if let Some(row) = rows.last_mut() {
+                row.cells.push((dim, choice(&cell)));
+            }
+        }
+        rows
+    }
+
     /// The choices as flat rows for the store.
     #[must_use]
     pub fn rows(&self) -> Vec<ChoiceRow> {
-        let row = |choice: &super::select::Choice| ChoiceRow {
+        let row = |choice: &Choice| ChoiceRow {
             part: "heads x dim".to_owned(),
             cell: choice.cell.to_string(),
             point: point_text(&choice.chosen.point),
@@ -159,7 +202,6 @@ impl GraphSpace {
 
 #[cfg(test)]
 mod tests {
-    use super::super::partition::Cell;
     use super::super::select::{DropReason, Measured, Rules, select};
     use super::*;
 
@@ -227,6 +269,10 @@ mod tests {
         let space = GraphSpace::build("tiny", &samples, settings).unwrap();
         assert_eq!(space.choices(), planted);
         assert_eq!(space.rows().len(), 42);
+        let map = space.map();
+        assert!(map.len() == 6 && map.iter().all(|row| row.cells.len() == 7));
+        assert_eq!(map[1].heads.to_string(), "2");
+        assert_eq!(map[1].cells[2].1.unwrap().chosen.point, planted[9]);
         let paper = GraphSettings { reading: Reading::paper(), ..settings };
         assert!(matches!(GraphSpace::build("tiny", &samples, paper), Err(SpaceError::NoPairs { .. })));
     }
