@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::context::Global;
+use super::experiment_gnn::{self, GnnArgs};
 use super::output::{Format, Table, json, text};
 use super::progress::Progress;
 use super::{Interrupted, interrupt};
@@ -21,6 +22,8 @@ use crate::search::progress::Monitor;
 pub(super) enum Command {
     /// Graph-net strategies against the table NAS-Bench-Graph, whose best nets are known
     Surrogate(SurrogateArgs),
+    /// The searches of the registered protocol on a graph, many seeds over; goes on where it stopped
+    Gnn(GnnArgs),
 }
 
 /// Graphs that the table has.
@@ -75,6 +78,7 @@ struct Report {
 pub(super) fn run(global: &Global, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Surrogate(args) => surrogate(global, args),
+        Command::Gnn(args) => experiment_gnn::run(global, args),
     }
 }
 

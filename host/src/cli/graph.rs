@@ -1,21 +1,21 @@
-//! `hanas graph`: graph nets on a graph: profile pairs of heads and dim, build the space of them.
+//! `hanas graph`: graph nets on a graph: the space of heads and dim; see [`super::graph_profile`] for its
+//! profile.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use hanas_models::gnn::Reading;
 
-use super::context::{DeviceArg, Global, stored_device};
+use super::context::{Global, stored_device};
+use super::graph_profile;
 use super::output::{Format, Table, json, text};
-use super::profile::{self, Order};
-use super::sampling::SamplingArgs;
 use super::space::Mode;
 use crate::data::graph::{GraphData, load};
-use crate::profile::graph_candidates::{BATCH, GraphSubject, candidates, sampling};
+use crate::profile::graph_candidates::BATCH;
 use crate::report::graph_terminal;
 use crate::report::terminal::Look;
-use crate::space::hgnas::{GraphSettings, GraphSpace, pairs, some_pairs};
+use crate::space::hgnas::{GraphSettings, GraphSpace};
 use crate::space::partition::point_text;
 use crate::space::select::Rules;
 use crate::store::{DeviceId, SampleQuery, Saved, Store};
@@ -28,9 +28,11 @@ pub(super) const SPACE: &str = "hgnas";
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Measure reference nets of pairs of heads and dim on the whole graph; resumes
-    Profile(ProfileArgs),
+    Profile(graph_profile::ProfileArgs),
     /// Choose a pair for each of the 42 cells from the stored samples and keep the space
     Space(SpaceArgs),
+    /// Adaptive sampling over again on a profile of all pairs that is stored: what it skips, what that costs
+    Replay(graph_profile::ReplayArgs),
     /// The last space built: latency against heads x dim, the fit, the map of the cells, the choices
     Show(ShowArgs),
     /// Train one graph net, write it as ONNX, check it on a device
@@ -43,13 +45,22 @@ pub(super) enum Command {
 pub(super) struct TaskArgs {
     /// cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn
     #[arg(long, short, value_name = "TASK")]
-    task: GraphTask,
+    pub(super) task: GraphTask,
     /// As the paper (softmax per source, pools on edges, all pairs) or as intended (default)
     #[arg(long, value_enum, default_value_t)]
-    mode: Mode,
+    pub(super) mode: Mode,
 }
 
 impl TaskArgs {
+    /// How its space is chosen on a device with such a clock.
+    pub(super) fn settings(&self, clock_resolution_ns: u32) -> GraphSettings {
+        let (rules, guessed_line) = match self.mode {
+            Mode::Project => (Rules { floor: 1, ..Rules::project() }, true),
+            Mode::Paper => (Rules::paper(), false),
+        };
+        GraphSettings { rules, reading: self.reading(), clock_resolution_ns, seed: 1, guessed_line }
+    }
+
     /// How the task's nets are read.
     pub(super) const fn reading(&self) -> Reading {
         match self.mode {
@@ -76,29 +87,6 @@ pub(super) fn load_graph(set: GraphSet, folder: Option<&Path>) -> anyhow::Result
     }
 }
 
-/// Arguments of `hanas graph profile`.
-#[derive(Debug, Args)]
-pub(super) struct ProfileArgs {
-    #[command(flatten)]
-    task: TaskArgs,
-    #[command(flatten)]
-    device: DeviceArg,
-    #[command(flatten)]
-    sampling: SamplingArgs,
-    /// Folder with NAME.npz or the Planetoid files ind.NAME.*
-    #[arg(long, env = "HANAS_DATA", value_name = "FOLDER")]
-    data: Option<PathBuf>,
-    /// Pairs to measure, spread over all cells [default: 420; all 2681 with --mode paper]
-    #[arg(long, value_name = "K")]
-    pairs: Option<usize>,
-    /// Seed of the choice of pairs
-    #[arg(long, default_value_t = 0)]
-    pairs_seed: u64,
-    /// Measure anew what the store holds already
-    #[arg(long)]
-    again: bool,
-}
-
 /// Arguments of `hanas graph space`.
 #[derive(Debug, Args)]
 pub(super) struct SpaceArgs {
@@ -120,38 +108,16 @@ pub(super) struct ShowArgs {
     device: Option<String>,
 }
 
-/// Pairs measured where no number is given: ten a cell.
-const PAIRS: usize = 420;
-
 /// Runs the command.
 pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Profile(args) => profile(global, &args),
+        Command::Profile(args) => graph_profile::run(global, &args),
+        Command::Replay(args) => graph_profile::replay(global, &args),
         Command::Space(args) => space(global, &args),
         Command::Show(args) => show(global, &args.task, args.device.as_deref()),
         #[cfg(feature = "torch")]
         Command::Train(args) => super::graph_train::run(global, &args),
     }
-}
-
-fn profile(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
-    let TaskArgs { task, mode } = &args.task;
-    let data = args.task.load(args.data.as_deref())?;
-    let subject = GraphSubject::new(task.data.name(), &data.graph, &data.features, data.classes);
-    let chosen = match (args.pairs, mode) {
-        (Some(count), _) => some_pairs(count, args.pairs_seed)?,
-        (None, Mode::Paper) => pairs()?,
-        (None, Mode::Project) => some_pairs(PAIRS, args.pairs_seed)?,
-    };
-    let list = candidates(&subject, &chosen, args.task.reading())?;
-    let order = Order {
-        task: &task.name,
-        batch: BATCH,
-        sampling: sampling(args.sampling.sampling()),
-        again: args.again,
-        allow_noisy: args.sampling.allow_noisy,
-    };
-    profile::measure(global, &args.device, &order, &list)
 }
 
 /// Samples of a graph task on a device.
@@ -174,15 +140,11 @@ pub(super) fn saved_space(store: &Store, device: DeviceId, task: &str) -> anyhow
 }
 
 fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
-    let TaskArgs { task, mode } = &args.task;
+    let task = &args.task.task;
     let mut store = global.existing_store()?;
     let device = stored_device(&store, args.device.as_deref(), &task.name, BATCH)?;
-    let rules = match mode {
-        Mode::Project => Rules { floor: 1, ..Rules::project() },
-        Mode::Paper => Rules::paper(),
-    };
     let clock_resolution_ns = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
-    let settings = GraphSettings { rules, reading: args.task.reading(), clock_resolution_ns, seed: 1 };
+    let settings = args.task.settings(clock_resolution_ns);
     let query = query(device, &task.name);
     let space = GraphSpace::build(task.data.name(), &store.samples(&query)?, settings)?;
     store.save_space(&query, SPACE, &space, &space.rows())?;

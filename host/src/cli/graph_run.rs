@@ -103,27 +103,6 @@ impl GraphRun {
         save(&self.dir.file("verify.json"), &verify)?;
         Ok((verify, verdict.trustworthy))
     }
-
-    /// A verification as rows for people.
-    pub(super) fn table(&self, verify: &GnnVerifyRecord) -> Table {
-        let show = |ns: f64| Nanos::from_f64(ns).to_string();
-        let mut table = Table::new(&["figure", "value"]);
-        let mut row = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
-        row("measured", format!("{} (standard error {})", show(verify.measured_ns), show(verify.error_ns)));
-        let predicted = self.net.predicted_ns;
-        let off = 100.0 * (predicted / verify.measured_ns - 1.0);
-        row("predicted", format!("{} ({off:+.1}%)", show(predicted)));
-        if let (Some(limit), Some(within)) = (verify.limit_ns, verify.within_limit) {
-            row("limit", format!("{} ({})", show(limit), if within { "kept" } else { "missed" }));
-        }
-        row("test accuracy as trained", format!("{:.2}%", 100.0 * verify.trained_accuracy));
-        if let Some(accuracy) = verify.device_accuracy {
-            row("test accuracy on the device", format!("{:.2}%", 100.0 * accuracy));
-        }
-        let doubts = &verify.doubts;
-        row("verdict", if doubts.is_empty() { "trustworthy".to_owned() } else { doubts.join("; ") });
-        table
-    }
 }
 
 /// What makes a verification a failure, whatever the times are worth.
@@ -134,4 +113,25 @@ pub(super) fn judged(verify: &GnnVerifyRecord) -> anyhow::Result<()> {
     );
     anyhow::ensure!(verify.within_limit != Some(false), "the net is over its limit on this device");
     Ok(())
+}
+
+/// A net's verification as rows for people.
+pub(super) fn table(net: &GnnNetRecord, verify: &GnnVerifyRecord) -> Table {
+    let show = |ns: f64| Nanos::from_f64(ns).to_string();
+    let mut table = Table::new(&["figure", "value"]);
+    let mut row = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
+    row("measured", format!("{} (standard error {})", show(verify.measured_ns), show(verify.error_ns)));
+    let predicted = net.predicted_ns;
+    let off = 100.0 * (predicted / verify.measured_ns - 1.0);
+    row("predicted", format!("{} ({off:+.1}%)", show(predicted)));
+    if let (Some(limit), Some(within)) = (verify.limit_ns, verify.within_limit) {
+        row("limit", format!("{} ({})", show(limit), if within { "kept" } else { "missed" }));
+    }
+    row("test accuracy as trained", format!("{:.2}%", 100.0 * verify.trained_accuracy));
+    if let Some(accuracy) = verify.device_accuracy {
+        row("test accuracy on the device", format!("{:.2}%", 100.0 * accuracy));
+    }
+    let doubts = &verify.doubts;
+    row("verdict", if doubts.is_empty() { "trustworthy".to_owned() } else { doubts.join("; ") });
+    table
 }

@@ -14,7 +14,6 @@ use super::context::{DeviceArg, Global};
 use super::graph::TaskArgs;
 use super::graph_timer::test_accuracy;
 use super::output::{Format, json, text};
-use crate::data::graph::GraphData;
 use crate::train::child::{ChildConfig, ChildResult};
 use crate::train::gnn::ChildTrainer;
 

@@ -12,10 +12,13 @@ mod device_timer;
 mod doctor;
 #[cfg(feature = "torch")]
 mod experiment;
+#[cfg(feature = "torch")]
+mod experiment_gnn;
 mod export_data;
 #[cfg(feature = "torch")]
 mod gnn;
 mod graph;
+mod graph_profile;
 #[cfg(feature = "torch")]
 mod graph_retrain;
 mod graph_run;

@@ -14,7 +14,7 @@ use super::context::Global;
 use super::gnn::{Trainer, digest};
 use super::graph::saved_space;
 use super::graph_retrain::{Changes, percent, retrain};
-use super::graph_run::{GraphRun, judged};
+use super::graph_run::{GraphRun, judged, table};
 use super::graph_timer::GnnTimer;
 use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SearchCommand, SpaceArg};
 use super::output::{Format, json, text};
@@ -51,7 +51,12 @@ const FINAL_SAMPLES: u32 = 60;
 pub(super) fn run(global: &Global, command: &SearchCommand) -> anyhow::Result<()> {
     match command {
         SearchCommand::Conv(args) => search::run(global, args),
-        SearchCommand::Graph(args) => hgnas(global, args),
+        SearchCommand::Graph(args) => {
+            let (outcome, trustworthy) = hgnas(global, args)?;
+            print(global, &outcome)?;
+            judged(&outcome.verify)?;
+            if trustworthy || args.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
+        }
     }
 }
 
@@ -62,14 +67,17 @@ struct MeasuredLatency {
     ns: f64,
 }
 
+/// What came of a search.
 #[derive(Serialize)]
-struct Outcome {
+pub(super) struct Outcome {
     run: PathBuf,
     net: GnnNetRecord,
     verify: GnnVerifyRecord,
 }
 
-fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
+/// Runs a search to its end, or goes on with it; what came of it, and whether its last measurement is
+/// trustworthy.
+pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcome, bool)> {
     let data = load(args.task.data, &args.data)?;
     let child = args.child();
     let mut session = global.connect(&args.device)?;
@@ -129,10 +137,7 @@ fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
     retrain(global, &run, &data, Changes::default())?;
     let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
     let (verify, trustworthy) = run.verify(timer.session(), &args.device.device, Some(&data), &sampling)?;
-    let outcome = Outcome { run: args.out.clone(), net, verify };
-    print(global, &run, &outcome)?;
-    judged(&outcome.verify)?;
-    if trustworthy || args.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
+    Ok((Outcome { run: args.out.clone(), net, verify }, trustworthy))
 }
 
 /// The space; HGNAS's pairs are those of the last space built.
@@ -280,7 +285,7 @@ fn interrupted(error: SearchError) -> anyhow::Error {
     }
 }
 
-fn print(global: &Global, run: &GraphRun, outcome: &Outcome) -> anyhow::Result<()> {
+fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
     if global.format == Format::Json {
         return json(outcome);
     }
@@ -291,7 +296,7 @@ fn print(global: &Global, run: &GraphRun, outcome: &Outcome) -> anyhow::Result<(
         net.runs,
         percent(net.validation),
         percent(net.test),
-        run.table(verify).to_text(),
+        table(net, verify).to_text(),
         net.trained,
         folder.display()
     ))

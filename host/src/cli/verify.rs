@@ -10,7 +10,7 @@ use hanas_proto::Nanos;
 use hanas_proto::measure::LoadOptions;
 
 use super::context::{DeviceArg, Global};
-use super::graph_run::{GraphRun, judged};
+use super::graph_run::{GraphRun, judged, table};
 use super::images::ImageArgs;
 use super::output::{Format, Table, json, text};
 use super::sampling::SamplingArgs;
@@ -105,9 +105,12 @@ fn graph(global: &Global, args: &VerifyArgs, dir: &RunDir) -> anyhow::Result<()>
     let (verify, trustworthy) = run.verify(&mut session, &args.device.device, data.as_ref(), &sampling)?;
     match global.format {
         Format::Json => json(&verify)?,
-        _ => {
-            text(&format!("{}\n{}\n{}", dir.path().display(), run.net.summary, run.table(&verify).to_text()))?
-        }
+        _ => text(&format!(
+            "{}\n{}\n{}",
+            dir.path().display(),
+            run.net.summary,
+            table(&run.net, &verify).to_text()
+        ))?,
     }
     judged(&verify)?;
     if trustworthy || args.sampling.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
@@ -174,8 +177,8 @@ fn print(global: &Global, dir: &RunDir, verify: &VerifyRecord) -> anyhow::Result
         return json(verify);
     }
     let show = |ns: f64| Nanos::from_f64(ns).to_string();
-    let mut table = Table::new(&["figure", "value"]);
-    let mut row = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
+    let mut rows = Table::new(&["figure", "value"]);
+    let mut row = |name: &str, value: String| rows.row(vec![name.to_owned(), value]);
     row("measured", format!("{} (standard error {})", show(verify.measured_ns), show(verify.error_ns)));
     row("base net", format!("{} ({:.2}x)", show(verify.base_ns), verify.base_ns / verify.measured_ns));
     if let Some(predicted) = verify.predicted_ns {
@@ -193,5 +196,5 @@ fn print(global: &Global, dir: &RunDir, verify: &VerifyRecord) -> anyhow::Result
         "verdict",
         if verify.doubts.is_empty() { "trustworthy".to_owned() } else { verify.doubts.join("; ") },
     );
-    text(&format!("{}\n{}", dir.path().display(), table.to_text()))
+    text(&format!("{}\n{}", dir.path().display(), rows.to_text()))
 }

@@ -223,6 +223,7 @@ pub(super) mod tests {
             reading: Reading::project(),
             clock_resolution_ns: 1,
             seed: 1,
+            guessed_line: true,
         };
         GraphSpace::build("tiny", &samples, settings).unwrap()
     }
