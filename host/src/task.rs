@@ -11,6 +11,7 @@ pub mod graph;
 use hanas_models::resnet::Family;
 use serde::{Deserialize, Serialize};
 
+use graph::{GraphTask, UnknownGraphTask};
 use own::OwnData;
 
 /// What a profile, a space and a search are for.
@@ -56,6 +57,14 @@ pub enum TaskError {
         /// The name.
         name: String,
     },
+    /// A graph task where a convnet's is asked for.
+    #[error(
+        "'{name}' is a graph task, which has commands of its own: `hanas graph profile --task {name}`, `hanas graph space`, `hanas search hgnas`"
+    )]
+    Graph {
+        /// The name.
+        name: String,
+    },
     /// A file that cannot be read.
     #[error("cannot read {path}: {source}", path = path.display())]
     Read {
@@ -92,11 +101,75 @@ impl std::str::FromStr for Task {
         if name.ends_with(".toml") {
             return Self::read(Path::new(name));
         }
+        if is_graph_task(name) {
+            return Err(TaskError::Graph { name: name.to_owned() });
+        }
         let unknown = || TaskError::Unknown { name: name.to_owned() };
         let (data, net) = name.split_once('-').ok_or_else(unknown)?;
         let (_, data, classes) = NAMED.into_iter().find(|(set, ..)| *set == data).ok_or_else(unknown)?;
         let depth = net.strip_prefix("resnet").and_then(|depth| depth.parse().ok()).ok_or_else(unknown)?;
         let family = Family::cifar_resnet(depth, classes).map_err(|_| unknown())?;
         Ok(Self { name: name.to_owned(), family, data })
+    }
+}
+
+/// A task of either kind, for commands that only read what is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnyTask {
+    /// Convnets on images.
+    Conv(Box<Task>),
+    /// Graph nets on a graph.
+    Graph(GraphTask),
+}
+
+impl AnyTask {
+    /// Name as the user gives it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Conv(task) => &task.name,
+            Self::Graph(task) => &task.name,
+        }
+    }
+}
+
+/// What is no task of either kind.
+#[derive(Debug, thiserror::Error)]
+pub enum AnyTaskError {
+    /// No convnet's task.
+    #[error(transparent)]
+    Conv(#[from] TaskError),
+    /// No graph task.
+    #[error(transparent)]
+    Graph(#[from] UnknownGraphTask),
+}
+
+impl std::str::FromStr for AnyTask {
+    type Err = AnyTaskError;
+
+    fn from_str(name: &str) -> Result<Self, AnyTaskError> {
+        Ok(if is_graph_task(name) { Self::Graph(name.parse()?) } else { Self::Conv(Box::new(name.parse()?)) })
+    }
+}
+
+/// Whether a name is meant for a graph task.
+#[must_use]
+pub fn is_graph_task(name: &str) -> bool {
+    name.ends_with("-gnn")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_of_both_kinds_are_told_apart() {
+        let conv: AnyTask = "cifar10-resnet20".parse().unwrap();
+        let graph: AnyTask = "cora-gnn".parse().unwrap();
+        assert!(matches!(conv, AnyTask::Conv(_)) && matches!(graph, AnyTask::Graph(_)));
+        assert_eq!((conv.name(), graph.name()), ("cifar10-resnet20", "cora-gnn"));
+        assert!("karate-gnn".parse::<AnyTask>().unwrap_err().to_string().contains("planted-gnn"));
+        let refused = "cora-gnn".parse::<Task>().unwrap_err().to_string();
+        assert!(refused.contains("hanas graph profile --task cora-gnn"), "{refused}");
     }
 }

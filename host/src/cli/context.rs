@@ -10,7 +10,7 @@ use crate::link::inventory::{self, Inventory};
 use crate::link::session::Timeouts;
 use crate::link::{DeviceUrl, Session};
 use crate::store::{DeviceId, SampleQuery, Store};
-use crate::task::Task;
+use crate::task::{AnyTask, Task, is_graph_task};
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -48,6 +48,17 @@ pub(super) struct TaskArg {
     #[arg(long, short, value_name = "TASK")]
     pub(super) task: Task,
     /// Images a run
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(super) batch: u32,
+}
+
+/// Which task of either kind.
+#[derive(Debug, Clone, Args)]
+pub(super) struct AnyTaskArg {
+    /// cifar10-resnet20, shapes10-resnet20 ..., a TOML file, or a graph task such as cora-gnn
+    #[arg(long, short, value_name = "TASK")]
+    pub(super) task: AnyTask,
+    /// Images a run; a graph task always runs on its whole graph
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(super) batch: u32,
 }
@@ -102,12 +113,11 @@ impl Global {
 pub(super) fn stored_device(
     store: &Store,
     wanted: Option<&str>,
-    task: &Task,
+    task: &str,
     batch: u32,
 ) -> anyhow::Result<DeviceId> {
     let sessions = store.sessions()?;
-    let profiled =
-        sessions.iter().rev().filter(|session| session.task == task.name && session.batch == batch);
+    let profiled = sessions.iter().rev().filter(|session| session.task == task && session.batch == batch);
     let mut devices: Vec<DeviceId> = Vec::new();
     for session in profiled {
         if !devices.contains(&session.device) {
@@ -127,10 +137,12 @@ pub(super) fn stored_device(
     anyhow::bail!("{} (looked for a device named '{wanted}')", nothing_profiled(task, batch))
 }
 
-fn nothing_profiled(task: &Task, batch: u32) -> String {
-    let name = &task.name;
+fn nothing_profiled(task: &str, batch: u32) -> String {
+    if is_graph_task(task) {
+        return format!("no profile of {task}; run `hanas graph profile --task {task} --device ...` first");
+    }
     format!(
-        "no profile of {name} with batch {batch}; run `hanas profile --task {name} --batch {batch} --device ...` first"
+        "no profile of {task} with batch {batch}; run `hanas profile --task {task} --batch {batch} --device ...` first"
     )
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::context::Global;
 use super::experiment_cnn::CnnArgs;
+use super::experiment_gnn::{self, GnnArgs};
 use super::output::{Format, Table, json, text};
 use super::progress::Progress;
 use super::{Interrupted, experiment_cnn, interrupt};
@@ -24,6 +25,8 @@ pub(super) enum Command {
     Cnn(Box<CnnArgs>),
     /// Graph-net strategies against the table NAS-Bench-Graph, whose best nets are known
     Surrogate(SurrogateArgs),
+    /// The searches of the registered protocol on a graph, many seeds over; goes on where it stopped
+    Gnn(GnnArgs),
 }
 
 /// Graphs that the table has.
@@ -79,6 +82,7 @@ pub(super) fn run(global: &Global, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Cnn(args) => experiment_cnn::run(global, args),
         Command::Surrogate(args) => surrogate(global, args),
+        Command::Gnn(args) => experiment_gnn::run(global, args),
     }
 }
 

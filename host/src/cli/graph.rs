@@ -1,23 +1,24 @@
-//! `hanas graph`: graph nets on a graph: profile pairs of heads and dim, build the space of them.
+//! `hanas graph`: graph nets on a graph: the space of heads and dim; see [`super::graph_profile`] for its
+//! profile.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use hanas_models::gnn::Reading;
 
-use super::context::{DeviceArg, Global};
+use super::context::{Global, stored_device};
+use super::graph_profile;
 use super::output::{Format, Table, json, text};
-use super::profile::{self, Order};
-use super::sampling::SamplingArgs;
 use super::space::Mode;
 use crate::data::graph::{GraphData, load};
-use crate::profile::graph_candidates::{BATCH, GraphSubject, candidates, sampling};
-use crate::space::hgnas::{GraphSettings, GraphSpace, pairs, some_pairs};
+use crate::profile::graph_candidates::BATCH;
+use crate::report::graph_terminal;
+use crate::report::terminal::Look;
+use crate::space::hgnas::{GraphSettings, GraphSpace};
 use crate::space::partition::point_text;
 use crate::space::select::Rules;
-use crate::store::{DeviceId, SampleQuery, Store};
+use crate::store::{DeviceId, SampleQuery, Saved, Store};
 use crate::task::graph::{GraphSet, GraphTask};
 
 /// Under this name the store keeps the spaces of graph nets.
@@ -27,9 +28,13 @@ pub(super) const SPACE: &str = "hgnas";
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Measure reference nets of pairs of heads and dim on the whole graph; resumes
-    Profile(ProfileArgs),
+    Profile(graph_profile::ProfileArgs),
     /// Choose a pair for each of the 42 cells from the stored samples and keep the space
     Space(SpaceArgs),
+    /// Adaptive sampling over again on a profile of all pairs that is stored: what it skips, what that costs
+    Replay(graph_profile::ReplayArgs),
+    /// The last space built: latency against heads x dim, the fit, the map of the cells, the choices
+    Show(ShowArgs),
     /// Train one graph net, write it as ONNX, check it on a device
     #[cfg(feature = "torch")]
     Train(super::graph_train::TrainArgs),
@@ -40,13 +45,22 @@ pub(super) enum Command {
 pub(super) struct TaskArgs {
     /// cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn
     #[arg(long, short, value_name = "TASK")]
-    task: GraphTask,
+    pub(super) task: GraphTask,
     /// As the paper (softmax per source, pools on edges, all pairs) or as intended (default)
     #[arg(long, value_enum, default_value_t)]
-    mode: Mode,
+    pub(super) mode: Mode,
 }
 
 impl TaskArgs {
+    /// How its space is chosen on a device with such a clock.
+    pub(super) fn settings(&self, clock_resolution_ns: u32) -> GraphSettings {
+        let (rules, guessed_line) = match self.mode {
+            Mode::Project => (Rules { floor: 1, ..Rules::project() }, true),
+            Mode::Paper => (Rules::paper(), false),
+        };
+        GraphSettings { rules, reading: self.reading(), clock_resolution_ns, seed: 1, guessed_line }
+    }
+
     /// How the task's nets are read.
     pub(super) const fn reading(&self) -> Reading {
         match self.mode {
@@ -57,39 +71,20 @@ impl TaskArgs {
 
     /// Reads the task's graph.
     pub(super) fn load(&self, folder: Option<&Path>) -> anyhow::Result<GraphData> {
-        let set = self.task.data;
-        match folder {
-            Some(folder) => Ok(load(set, folder)?),
-            None if set == GraphSet::Planted => Ok(load(set, Path::new(""))?),
-            None => {
-                let text = format!("{} needs its graph: give its folder with --data", set.name());
-                Err(super::Usage(text).into())
-            }
-        }
+        load_graph(self.task.data, folder)
     }
 }
 
-/// Arguments of `hanas graph profile`.
-#[derive(Debug, Args)]
-pub(super) struct ProfileArgs {
-    #[command(flatten)]
-    task: TaskArgs,
-    #[command(flatten)]
-    device: DeviceArg,
-    #[command(flatten)]
-    sampling: SamplingArgs,
-    /// Folder with NAME.npz or the Planetoid files ind.NAME.*
-    #[arg(long, env = "HANAS_DATA", value_name = "FOLDER")]
-    data: Option<PathBuf>,
-    /// Pairs to measure, spread over all cells [default: 420; all 2681 with --mode paper]
-    #[arg(long, value_name = "K")]
-    pairs: Option<usize>,
-    /// Seed of the choice of pairs
-    #[arg(long, default_value_t = 0)]
-    pairs_seed: u64,
-    /// Measure anew what the store holds already
-    #[arg(long)]
-    again: bool,
+/// Reads a graph from the folder that the user gives; the planted one needs none.
+pub(super) fn load_graph(set: GraphSet, folder: Option<&Path>) -> anyhow::Result<GraphData> {
+    match folder {
+        Some(folder) => Ok(load(set, folder)?),
+        None if set == GraphSet::Planted => Ok(load(set, Path::new(""))?),
+        None => {
+            let text = format!("{} needs its graph: give its folder with --data", set.name());
+            Err(super::Usage(text).into())
+        }
+    }
 }
 
 /// Arguments of `hanas graph space`.
@@ -102,89 +97,84 @@ pub(super) struct SpaceArgs {
     device: Option<String>,
 }
 
-/// Pairs measured where no number is given: ten a cell.
-const PAIRS: usize = 420;
+/// Arguments of `hanas graph show`.
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn
+    #[arg(long, short, value_name = "TASK")]
+    task: GraphTask,
+    /// A board's name or row number, as the store has it [default: the last profiled]
+    #[arg(long, short)]
+    device: Option<String>,
+}
 
 /// Runs the command.
 pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Profile(args) => profile(global, &args),
+        Command::Profile(args) => graph_profile::run(global, &args),
+        Command::Replay(args) => graph_profile::replay(global, &args),
         Command::Space(args) => space(global, &args),
+        Command::Show(args) => show(global, &args.task, args.device.as_deref()),
         #[cfg(feature = "torch")]
         Command::Train(args) => super::graph_train::run(global, &args),
     }
 }
 
-fn profile(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
-    let TaskArgs { task, mode } = &args.task;
-    let data = args.task.load(args.data.as_deref())?;
-    let subject = GraphSubject::new(task.data.name(), &data.graph, &data.features, data.classes);
-    let chosen = match (args.pairs, mode) {
-        (Some(count), _) => some_pairs(count, args.pairs_seed)?,
-        (None, Mode::Paper) => pairs()?,
-        (None, Mode::Project) => some_pairs(PAIRS, args.pairs_seed)?,
-    };
-    let list = candidates(&subject, &chosen, args.task.reading())?;
-    let order = Order {
-        task: &task.name,
-        batch: BATCH,
-        sampling: sampling(args.sampling.sampling()),
-        again: args.again,
-        allow_noisy: args.sampling.allow_noisy,
-    };
-    profile::measure(global, &args.device, &order, &list)
+/// Samples of a graph task on a device.
+pub(super) fn query(device: DeviceId, task: &str) -> SampleQuery<'_> {
+    SampleQuery { device, task: Some(task), batch: BATCH, only_trustworthy: false }
 }
 
-fn query(device: DeviceId, task: &GraphTask) -> SampleQuery<'_> {
-    SampleQuery { device, task: Some(&task.name), batch: BATCH, only_trustworthy: false }
+/// The last space built of a graph task on a device, with a note on stderr where newer sessions are not
+/// in it.
+pub(super) fn saved_space(store: &Store, device: DeviceId, task: &str) -> anyhow::Result<Saved<GraphSpace>> {
+    let saved = store.load_space::<GraphSpace>(&query(device, task), SPACE)?.with_context(|| {
+        format!(
+            "no space of {task} on this device yet; run `hanas graph profile` and `hanas graph space` first"
+        )
+    })?;
+    if saved.is_stale() {
+        eprintln!("note: {} newer session(s) are not in this space; build it again", saved.newer.len());
+    }
+    Ok(saved)
 }
 
 fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
-    let TaskArgs { task, mode } = &args.task;
+    let task = &args.task.task;
     let mut store = global.existing_store()?;
-    let device = profiled(&store, args.device.as_deref(), task)?;
-    let rules = match mode {
-        Mode::Project => Rules { floor: 1, ..Rules::project() },
-        Mode::Paper => Rules::paper(),
-    };
+    let device = stored_device(&store, args.device.as_deref(), &task.name, BATCH)?;
     let clock_resolution_ns = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
-    let settings = GraphSettings { rules, reading: args.task.reading(), clock_resolution_ns, seed: 1 };
-    let query = query(device, task);
+    let settings = args.task.settings(clock_resolution_ns);
+    let query = query(device, &task.name);
     let space = GraphSpace::build(task.data.name(), &store.samples(&query)?, settings)?;
     store.save_space(&query, SPACE, &space, &space.rows())?;
-    show(global, &space)
+    match global.format {
+        Format::Json => json(&space),
+        Format::Csv => text(&choices(&space).to_csv()),
+        Format::Text => text(&format!("{}{}\n", choices(&space).to_text(), space.summary())),
+    }
 }
 
-/// The device that the task was profiled on last, or the one that is named.
-fn profiled(store: &Store, wanted: Option<&str>, task: &GraphTask) -> anyhow::Result<DeviceId> {
-    let sessions = store.sessions()?;
-    let of_task: BTreeMap<i64, DeviceId> = (sessions.iter())
-        .filter(|session| session.task == task.name)
-        .map(|session| (session.id.0, session.device))
-        .collect();
-    for id in of_task.into_values().rev() {
-        let named = match wanted {
-            None => true,
-            Some(wanted) => {
-                let device = store.device(id)?;
-                device.is_some_and(|device| device.name == wanted) || id.0.to_string() == wanted
-            }
-        };
-        if named {
-            return Ok(id);
-        }
+/// Shows the last space built of a graph task.
+pub(super) fn show(global: &Global, task: &GraphTask, device: Option<&str>) -> anyhow::Result<()> {
+    let store = global.existing_store()?;
+    let device = stored_device(&store, device, &task.name, BATCH)?;
+    let space = saved_space(&store, device, &task.name)?.value;
+    match global.format {
+        Format::Json => json(&space),
+        Format::Csv => text(&choices(&space).to_csv()),
+        Format::Text => text(&format!(
+            "{}\n{}{}\n",
+            graph_terminal::picture(&space, Look::default()),
+            choices(&space).to_text(),
+            space.summary()
+        )),
     }
-    let name = &task.name;
-    None.with_context(|| {
-        format!("no profile of {name}; run `hanas graph profile --task {name} --device ...` first")
-    })
 }
 
-fn show(global: &Global, space: &GraphSpace) -> anyhow::Result<()> {
-    if global.format == Format::Json {
-        return json(space);
-    }
-    let mut table = Table::new(&["heads x dim", "choice", "latency ms", "fitted ms", "tied with"]);
+fn choices(space: &GraphSpace) -> Table {
+    let mut table =
+        Table::new(&["heads x dim", "choice", "latency ms", "fitted ms", "rerun same", "tied with"]);
     for choice in &space.selection.choices {
         let ms = |ns: f64| format!("{:.3}", ns / 1e6);
         table.row(vec![
@@ -192,14 +182,9 @@ fn show(global: &Global, space: &GraphSpace) -> anyhow::Result<()> {
             point_text(&choice.chosen.point),
             ms(choice.chosen.m_ns),
             ms(choice.chosen.f_ns),
+            choice.rerun_same.map_or_else(String::new, |same| format!("{same:.2}")),
             choice.tied.len().to_string(),
         ]);
     }
-    let (chosen, dropped) = (space.selection.choices.len(), space.selection.dropped.len());
-    let measured = space.selection.curve.len();
-    text(&format!(
-        "{}\n{chosen} choices from {measured} measured pairs; {dropped} cells dropped; a rerun repeats {:.1} of them\n",
-        table.to_text(),
-        space.stability.mean_same()
-    ))
+    table
 }

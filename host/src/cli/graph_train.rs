@@ -8,14 +8,12 @@ use hanas_models::gnn::layout::OnGraph;
 use hanas_models::gnn::onnx::{Placement, lower};
 use hanas_models::gnn::{GnnLayer, GnnNet};
 use hanas_models::onnx::Init;
-use hanas_proto::measure::LoadOptions;
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global};
 use super::graph::TaskArgs;
+use super::graph_timer::test_accuracy;
 use super::output::{Format, json, text};
-use crate::data::graph::GraphData;
-use crate::link::Session;
 use crate::train::child::{ChildConfig, ChildResult};
 use crate::train::gnn::ChildTrainer;
 
@@ -74,7 +72,7 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     let device_test_accuracy = match &args.check_on {
         Some(device) => {
             let device = DeviceArg { device: device.clone(), queue_timeout: QUEUE_SECONDS };
-            Some(on_device(&mut global.connect(&device)?, &data, &on, &onnx)?)
+            Some(test_accuracy(&mut global.connect(&device)?, &data, &onnx)?)
         }
         None => None,
     };
@@ -92,24 +90,6 @@ const QUEUE_SECONDS: u64 = 600;
 
 fn write(path: &Path, onnx: &[u8]) -> anyhow::Result<()> {
     std::fs::write(path, onnx).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Share of the test nodes that the device gets right.
-pub(super) fn on_device(
-    session: &mut Session,
-    data: &GraphData,
-    on: &OnGraph,
-    onnx: &[u8],
-) -> anyhow::Result<f64> {
-    let digest = session.upload(onnx)?;
-    session.load(0, digest, LoadOptions::default())?;
-    let features: Vec<u8> = on.input(&data.features).iter().flat_map(|value| value.to_le_bytes()).collect();
-    let inputs = session.upload(&features)?;
-    let outputs = session.infer(0, inputs)?;
-    let scores: Vec<f32> = outputs.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    let wanted = data.nodes() as usize * data.classes as usize;
-    anyhow::ensure!(scores.len() == wanted, "the device gives {} scores, not {wanted}", scores.len());
-    Ok(data.accuracy(&scores, &data.split.test))
 }
 
 fn print(global: &Global, report: &Report) -> anyhow::Result<()> {

@@ -106,7 +106,7 @@ struct Fit {
 fn fit(global: &Global, args: &FitArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.from.task;
     let mut store = global.existing_store()?;
-    let device = stored_device(&store, args.from.device.as_deref(), task, *batch)?;
+    let device = stored_device(&store, args.from.device.as_deref(), &task.name, *batch)?;
     let query = query(device, task, *batch);
     let row = store.device(device)?.context("the device's row is gone")?;
     let reading = Reading { statistic: args.estimator, clock_resolution_ns: row.clock_resolution_ns };
@@ -231,7 +231,7 @@ struct LayerLatency {
 fn predict(global: &Global, args: &PredictArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.from.task;
     let store = global.existing_store()?;
-    let device = stored_device(&store, args.from.device.as_deref(), task, *batch)?;
+    let device = stored_device(&store, args.from.device.as_deref(), &task.name, *batch)?;
     let query = query(device, task, *batch);
     let mut kinds = args.model.map_or(vec![ModelKind::Pairwise, ModelKind::Paper], |kind| vec![kind]);
     let found = loop {

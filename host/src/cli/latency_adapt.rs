@@ -145,7 +145,7 @@ impl Known {
         let (mut devices, mut models, mut tables) = (Vec::new(), Vec::new(), Vec::new());
         let mut seen = BTreeSet::new();
         for name in &args.references {
-            let device = stored_device(store, Some(name), task, *batch)?;
+            let device = stored_device(store, Some(name), &task.name, *batch)?;
             if devices.iter().any(|(known, _)| *known == device) {
                 return Err(Usage(format!("reference '{name}' is named twice")).into());
             }

@@ -89,7 +89,7 @@ pub(super) fn run(global: &Global, args: &EvalArgs) -> anyhow::Result<()> {
 /// The device that was named, else all that were profiled for the task.
 fn asked_for(store: &Store, args: &EvalArgs) -> anyhow::Result<Vec<DeviceId>> {
     let TaskArg { task, batch } = &args.from.task;
-    let first = stored_device(store, args.from.device.as_deref(), task, *batch)?;
+    let first = stored_device(store, args.from.device.as_deref(), &task.name, *batch)?;
     let mut devices = vec![first];
     if args.from.device.is_none() {
         for session in store.sessions()? {

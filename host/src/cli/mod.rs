@@ -14,10 +14,17 @@ mod doctor;
 mod experiment;
 #[cfg(feature = "torch")]
 mod experiment_cnn;
+#[cfg(feature = "torch")]
+mod experiment_gnn;
 mod export_data;
 #[cfg(feature = "torch")]
 mod gnn;
 mod graph;
+mod graph_profile;
+#[cfg(feature = "torch")]
+mod graph_retrain;
+mod graph_run;
+mod graph_timer;
 #[cfg(feature = "torch")]
 mod graph_train;
 #[cfg(feature = "torch")]
@@ -37,6 +44,7 @@ mod progress;
 mod recorder;
 mod replay;
 mod report;
+mod report_graph;
 mod runs;
 mod sampling;
 #[cfg(feature = "torch")]
@@ -96,7 +104,7 @@ enum Command {
     /// Search a net for a device under a latency budget; graph nets under `hgnas`
     #[cfg(feature = "torch")]
     Search(hgnas_args::SearchCommand),
-    /// Train a found net (distilled from its base net)
+    /// Train a found net; a convnet distilled from its base net
     #[cfg(feature = "torch")]
     Train(train::TrainArgs),
     /// Write a trained net as ONNX

@@ -5,13 +5,15 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::context::Global;
+use super::graph;
 use super::output::{Format, Table, json, text};
 use super::recorder::judge_session;
 use super::space::SPACE;
 use crate::latency::net_model::NetModel;
+use crate::space::hgnas::GraphSpace;
 use crate::space::htas::HardwareSpace;
 use crate::store::{SessionId, SessionRow, Store, StoredResult};
-use crate::task::Task;
+use crate::task::AnyTask;
 
 /// Arguments of `hanas replay`.
 #[derive(Debug, Args)]
@@ -110,8 +112,16 @@ fn replay_result(store: &Store, session: SessionId, result: &StoredResult) -> an
 
 /// The result's JSON, made again from the sessions it stands on by the settings it carries.
 fn rebuild(store: &Store, result: &StoredResult) -> anyhow::Result<Option<String>> {
-    let task: Task = result.task.parse()?;
     let samples = store.samples_of(&result.sessions, result.batch)?;
+    let task = match result.task.parse()? {
+        AnyTask::Conv(task) => task,
+        AnyTask::Graph(task) if result.model == graph::SPACE => {
+            let stored: GraphSpace = serde_json::from_str(&result.text)?;
+            let space = GraphSpace::build(task.data.name(), &samples, stored.settings)?;
+            return Ok(Some(serde_json::to_string(&space)?));
+        }
+        AnyTask::Graph(_) => return Ok(None),
+    };
     if result.kind == "fit" {
         let model: NetModel = serde_json::from_str(&result.text)?;
         return Ok(Some(serde_json::to_string(&model.refit(&task.family, &samples)?)?));

@@ -5,17 +5,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
-use super::context::{Global, TaskArg, query, stored_device};
+use super::context::{AnyTaskArg, Global, stored_device};
+use super::graph::saved_space;
 use super::output::{Format, json, text};
-use super::space;
+use super::{report_graph, space};
 use crate::latency::{Statistic, estimate};
+use crate::profile::graph_candidates::BATCH;
 use crate::report::line_chart::{LineChart, Series};
 use crate::report::net_chart::Net;
-use crate::report::page::{Making, Overhead, Page, Session, Space};
+use crate::report::page::{GraphPart, Making, Overhead, Page, Session, Space};
 use crate::search::config::{CostKind, Gate, SearchConfig, Strategy};
 use crate::search::progress::{SearchEpoch, TrainEpoch, read_lines};
-use crate::search::run::{NetRecord, RunDir, write_whole};
-use crate::store::{DeviceId, ModelSamples, ModelSpec, Store, Visit};
+use crate::search::run::{Kind, NetRecord, RunDir, write_whole};
+use crate::store::{DeviceId, ModelSamples, ModelSpec, SampleQuery, Store, Visit};
+use crate::task::AnyTask;
 use crate::train::record::TrainRecord;
 
 /// Arguments of `hanas report`.
@@ -24,7 +27,7 @@ pub(super) struct ReportArgs {
     /// Folders of runs to show
     runs: Vec<PathBuf>,
     #[command(flatten)]
-    task: TaskArg,
+    task: AnyTaskArg,
     /// A board's name or row number, as the store has it [default: the last profiled]
     #[arg(long, short)]
     device: Option<String>,
@@ -41,18 +44,22 @@ struct Written {
 
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &ReportArgs) -> anyhow::Result<()> {
-    let TaskArg { task, batch } = &args.task;
+    let task = &args.task.task;
+    let (batch, whole) = match task {
+        AnyTask::Conv(_) => (args.task.batch, format!("batch {}", args.task.batch)),
+        AnyTask::Graph(_) => (BATCH, "the whole graph".to_owned()),
+    };
     let store = global.existing_store()?;
-    let device = stored_device(&store, args.device.as_deref(), task, *batch)?;
-    let query = query(device, task, *batch);
+    let device = stored_device(&store, args.device.as_deref(), task.name(), batch)?;
+    let query = SampleQuery { device, task: Some(task.name()), batch, only_trustworthy: false };
     let samples = store.samples(&query)?;
     let facts = store.device(device)?;
     let clock = facts.as_ref().map_or(1, |facts| facts.clock_resolution_ns);
     let name = facts.as_ref().map_or_else(String::new, |facts| format!(" on {}", facts.name));
     let mut page = Page {
-        title: format!("{}{name}, batch {batch}", task.name),
+        title: format!("{}{name}, {whole}", task.name()),
         made_unix_ms: now_unix_ms(),
-        sessions: sessions(&store, device, &task.name, *batch)?,
+        sessions: sessions(&store, device, task.name(), batch)?,
         overhead: overhead(&samples, clock),
         device: facts,
         making: Making {
@@ -62,12 +69,27 @@ pub(super) fn run(global: &Global, args: &ReportArgs) -> anyhow::Result<()> {
         },
         ..Page::default()
     };
-    if let Ok(saved) = space::load(&store, &query) {
-        let newer_sessions = saved.newer.len();
-        page.spaces.push(Space { title: task.name.clone(), space: saved.value, newer_sessions });
+    let title = task.name().to_owned();
+    match task {
+        AnyTask::Conv(_) => {
+            if let Ok(saved) = space::load(&store, &query) {
+                let newer_sessions = saved.newer.len();
+                page.spaces.push(Space { title, space: saved.value, newer_sessions });
+            }
+        }
+        AnyTask::Graph(_) => {
+            if let Ok(saved) = saved_space(&store, device, task.name()) {
+                let newer_sessions = saved.newer.len();
+                page.graph_spaces.push(GraphPart { title, space: saved.value, newer_sessions });
+            }
+        }
     }
     for path in &args.runs {
-        add_run(&mut page, &RunDir::open(path)?)?;
+        let dir = RunDir::open(path)?;
+        match dir.kind()? {
+            Kind::Conv => add_run(&mut page, &dir)?,
+            Kind::Graph => report_graph::add_run(&mut page, &dir)?,
+        }
     }
     let html = page.html();
     write_whole(&args.output, html.as_bytes())?;
@@ -104,11 +126,15 @@ fn overhead(samples: &[ModelSamples], clock_ns: u32) -> Option<Overhead> {
     Some(Overhead { null: of(&null.visits)?, shortest_ns })
 }
 
+/// A run goes by its folder's name.
+pub(super) fn run_name(dir: &RunDir) -> String {
+    dir.path().file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
 /// Puts a run's net, its base net and its curves on the page.
 fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
     let record = dir.record()?;
-    let name =
-        dir.path().file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned());
+    let name = run_name(dir);
     let training = TrainRecord::load(dir).ok();
     let verify = dir.verify().ok();
     if let Ok(base) = dir.base()
@@ -198,7 +224,7 @@ fn net_row(name: &str, strategy: &str, record: &NetRecord) -> Net {
         latency_se_ns: 0.0,
         predicted_ns: record.predicted_ns,
         budget_ns: None,
-        macs: record.macs,
+        macs: Some(record.macs),
         params: record.params,
         widths: record.summary.clone(),
     }

@@ -8,9 +8,11 @@ use hanas_models::onnx::{Init, lower};
 use hanas_models::weights::Weights;
 use serde::Serialize;
 
+use super::Usage;
 use super::context::Global;
+use super::graph_run::GraphRun;
 use super::output::{Format, json, text};
-use crate::search::run::{RunDir, write_whole};
+use crate::search::run::{Kind, RunDir, write_whole};
 use crate::search::weights_file;
 
 /// Arguments of `hanas export`.
@@ -52,10 +54,28 @@ pub(super) fn open(path: &Path) -> anyhow::Result<RunDir> {
 /// Runs `hanas export`: needs no libtorch.
 pub(super) fn export(global: &Global, args: &ExportArgs) -> anyhow::Result<()> {
     let run = open(&args.run)?;
+    if run.kind()? == Kind::Graph {
+        return export_graph(global, args, &run);
+    }
     let net = run.net().context("the search has not found its net yet")?;
     let onnx = lower(&net.net.net()?, Init::Weights(&weights(&run)?), args.batch)?;
     write_whole(&args.output, &onnx)?;
-    let done = Exported { file: args.output.clone(), bytes: onnx.len(), batch: args.batch, net: net.summary };
+    exported(global, args, &onnx, net.summary)
+}
+
+/// Training has written the net with its graph already: it is one run of the whole graph.
+fn export_graph(global: &Global, args: &ExportArgs, dir: &RunDir) -> anyhow::Result<()> {
+    if args.batch != 1 {
+        return Err(Usage("--batch is for convnets; a graph net runs on its whole graph".to_owned()).into());
+    }
+    let run = GraphRun::open(dir)?;
+    let onnx = run.onnx()?;
+    write_whole(&args.output, &onnx)?;
+    exported(global, args, &onnx, run.net.summary)
+}
+
+fn exported(global: &Global, args: &ExportArgs, onnx: &[u8], net: String) -> anyhow::Result<()> {
+    let done = Exported { file: args.output.clone(), bytes: onnx.len(), batch: args.batch, net };
     match global.format {
         Format::Json => json(&done),
         _ => text(&format!(

@@ -154,14 +154,12 @@ fn pairs(task: &Task, store: &Store, query: &SampleQuery<'_>) -> anyhow::Result<
 /// Opens the folder; a run that goes on keeps the budget and the space it began with, for measuring the
 /// base net or the candidates again would give slightly others.
 fn open_run(path: &std::path::Path, mut record: RunRecord) -> anyhow::Result<(RunDir, SearchConfig)> {
-    if let Ok(dir) = RunDir::open(path) {
-        let old = dir.record()?;
-        if let (Gate::Latency { budget_ns }, Gate::Latency { budget_ns: now }) =
+    if let Ok(old) = RunDir::open(path).and_then(|dir| dir.record())
+        && let (Gate::Latency { budget_ns }, Gate::Latency { budget_ns: now }) =
             (old.config.gate, record.config.gate)
-            && (now / budget_ns - 1.0).abs() < SAME_BUDGET
-        {
-            record.config.gate = old.config.gate;
-        }
+        && (now / budget_ns - 1.0).abs() < SAME_BUDGET
+    {
+        record.config.gate = old.config.gate;
     }
     let config = record.config.clone();
     Ok((RunDir::create(path, &record)?, config))

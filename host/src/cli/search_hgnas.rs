@@ -6,17 +6,16 @@
 
 use std::path::PathBuf;
 
-use hanas_models::gnn::layout::{Layout, OnGraph, Widths};
-use hanas_models::gnn::onnx::{Placement, lower};
+use hanas_models::gnn::layout::{Layout, Widths};
 use hanas_models::gnn::{GnnNet, Reading};
-use hanas_models::onnx::Init;
-use hanas_proto::Nanos;
 use serde::{Deserialize, Serialize};
 
 use super::context::Global;
-use super::gnn::{GnnTimer, Trainer, digest};
-use super::graph::SPACE;
-use super::graph_train::on_device;
+use super::gnn::{Trainer, digest};
+use super::graph::saved_space;
+use super::graph_retrain::{Changes, percent, retrain};
+use super::graph_run::{GraphRun, judged, table};
+use super::graph_timer::GnnTimer;
 use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SearchCommand, SpaceArg};
 use super::output::{Format, json, text};
 use super::progress::Progress;
@@ -26,26 +25,20 @@ use super::{Interrupted, NotTrustworthy, interrupt};
 use crate::data::graph::{GraphData, load};
 use crate::data::stream::{Purpose, stream};
 use crate::latency::graph::GraphShape;
-use crate::latency::verdict::{Evidence, judge};
-use crate::latency::{Statistic, estimate};
 use crate::link::Session;
-use crate::profile::candidates::Candidate;
-use crate::profile::graph_candidates::{BATCH, GraphSubject};
+use crate::profile::graph_candidates::GraphSubject;
 use crate::profile::sampling::Sampling;
 use crate::search::SearchError;
-use crate::search::checkpoint::save_weights;
 use crate::search::hgnas::cache::{ScoreCache, Setting};
 use crate::search::hgnas::explore::{ProblemError, Settings, explore};
-use crate::search::hgnas::finals::{Finalist, Jury, Spread};
+use crate::search::hgnas::finals::{Finalist, Jury};
 use crate::search::hgnas::predictor::{Gate, Predictor, PredictorConfig, Target};
 use crate::search::hgnas::problem::GnnProblem;
-use crate::search::hgnas::record::{GnnNetRecord, GnnRunRecord, GnnVerifyRecord};
+use crate::search::hgnas::record::{GnnNetRecord, GnnRunRecord, GnnVerifyRecord, METHOD};
 use crate::search::hgnas::reward::{OMEGA, Objective, Reward, median, quantile};
 use crate::search::hgnas::space::{GnnSpace, key};
 use crate::search::progress::{JsonLines, read_complete_lines};
-use crate::search::run::{RunDir, SCHEMA_VERSION, save, write_whole};
-use crate::space::hgnas::GraphSpace;
-use crate::store::{ModelSpec, SampleQuery};
+use crate::search::run::{RunDir, SCHEMA_VERSION, save};
 
 /// Nets measured between two lines of `latencies.jsonl`.
 const CHUNK: usize = 32;
@@ -58,7 +51,12 @@ const FINAL_SAMPLES: u32 = 60;
 pub(super) fn run(global: &Global, command: &SearchCommand) -> anyhow::Result<()> {
     match command {
         SearchCommand::Conv(args) => search::run(global, args),
-        SearchCommand::Graph(args) => hgnas(global, args),
+        SearchCommand::Graph(args) => {
+            let (outcome, trustworthy) = hgnas(global, args)?;
+            print(global, &outcome)?;
+            judged(&outcome.verify)?;
+            if trustworthy || args.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
+        }
     }
 }
 
@@ -69,14 +67,17 @@ struct MeasuredLatency {
     ns: f64,
 }
 
+/// What came of a search.
 #[derive(Serialize)]
-struct Outcome {
+pub(super) struct Outcome {
     run: PathBuf,
     net: GnnNetRecord,
     verify: GnnVerifyRecord,
 }
 
-fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
+/// Runs a search to its end, or goes on with it; what came of it, and whether its last measurement is
+/// trustworthy.
+pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcome, bool)> {
     let data = load(args.task.data, &args.data)?;
     let child = args.child();
     let mut session = global.connect(&args.device)?;
@@ -90,6 +91,7 @@ fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
     let settings = Settings { samples: args.samples(), seed: args.seed, reward };
     let record = GnnRunRecord {
         schema_version: SCHEMA_VERSION,
+        method: METHOD.to_owned(),
         task: args.task.name.clone(),
         device: args.device.device.clone(),
         space: space.clone(),
@@ -117,7 +119,9 @@ fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
     };
     let mut measure = |net: &GnnNet| -> Result<f64, ProblemError> {
         let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
-        Ok(timer.measure(std::slice::from_ref(net), &sampling)?[0])
+        // As it is and not inside another error: the exit code tells an interruption from a lost device.
+        let measured = timer.measure(std::slice::from_ref(net), &sampling);
+        Ok(measured.map_err(anyhow::Error::reallocate_into_boxed_dyn_error_without_backtrace)?[0])
     };
     let mut jury =
         Jury { scorer: &mut trainer, measure: &mut measure, cache: &mut cache, stop: interrupt::watch() };
@@ -129,10 +133,11 @@ fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
     let trained: std::collections::BTreeSet<&str> = trials.iter().map(|trial| trial.key.as_str()).collect();
     let net = net_record(finalists, reward.limit_ns, trained.len(), &predictor)?;
     save(&dir.file("net.json"), &net)?;
-    let (verify, trustworthy) =
-        export_and_verify(args, &dir, &data, &net, &trainer, &mut timer, child.reading)?;
-    print(global, &Outcome { run: args.out.clone(), net, verify })?;
-    if trustworthy || args.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
+    let run = GraphRun::open(&dir)?;
+    retrain(global, &run, &data, Changes::default())?;
+    let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
+    let (verify, trustworthy) = run.verify(timer.session(), &args.device.device, Some(&data), &sampling)?;
+    Ok((Outcome { run: args.out.clone(), net, verify }, trustworthy))
 }
 
 /// The space; HGNAS's pairs are those of the last space built.
@@ -143,17 +148,7 @@ fn space(global: &Global, args: &HgnasArgs, data: &GraphData, session: &Session)
     }
     let mut store = global.existing_store()?;
     let device = store.device_id(session.facts())?;
-    let task = args.task.name.as_str();
-    let query = SampleQuery { device, task: Some(task), batch: BATCH, only_trustworthy: false };
-    let saved = store.load_space::<GraphSpace>(&query, SPACE)?;
-    let saved = saved.ok_or_else(|| {
-        anyhow::anyhow!(
-            "no space of {task} on this device yet; run `hanas graph profile` and `hanas graph space` first"
-        )
-    })?;
-    if saved.is_stale() {
-        eprintln!("note: {} newer session(s) are not in this space; build it again", saved.newer.len());
-    }
+    let saved = saved_space(&store, device, &args.task.name)?;
     if saved.value.settings.reading != args.child().reading {
         eprintln!("note: the space was measured in the other mode; its pairs may be others in this one");
     }
@@ -280,55 +275,9 @@ fn net_record(
     })
 }
 
-/// Trains the net once more under the seed that did best on the validation nodes, writes
-/// `weights.safetensors` and `net.onnx`, and holds the device's time and answers against it.
-fn export_and_verify(
-    args: &HgnasArgs,
-    dir: &RunDir,
-    data: &GraphData,
-    record: &GnnNetRecord,
-    trainer: &Trainer<'_>,
-    timer: &mut GnnTimer<'_>,
-    reading: Reading,
-) -> anyhow::Result<(GnnVerifyRecord, bool)> {
-    let scores = record.finalists.first().map_or(&[][..], |first| &first.scores);
-    let best = (0..scores.len()).max_by(|&a, &b| scores[a].validation.total_cmp(&scores[b].validation));
-    let seed = args.seed.wrapping_add(1 + best.unwrap_or(0) as u64);
-    let (result, weights) = trainer.train(&record.net, seed)?;
-    save_weights(&dir.weights(), &weights)?;
-    let on = OnGraph::new(&data.graph, &data.features);
-    let onnx = lower(&record.net, &on, reading, Init::Weights(&weights), Placement::Inside)?;
-    write_whole(&dir.file("net.onnx"), &onnx)?;
-    let graph = args.task.data.name().to_owned();
-    let spec = ModelSpec::Graph { net: record.net.clone(), reading, graph };
-    let candidate = Candidate::of_file(spec, BATCH, onnx.clone());
-    let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
-    let runs = timer.time(&[candidate], &sampling)?;
-    let session = timer.session();
-    let (clock, cores) = (session.facts().clock_resolution_ns, session.facts().cores);
-    let latency = estimate(&runs.visits[0], Statistic::default(), clock)?;
-    let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
-    let verdict =
-        judge(&Evidence { models: &models, contexts: &runs.contexts, clock_resolution_ns: clock, cores });
-    session.clear()?;
-    let device_accuracy = on_device(session, data, &on, &onnx)?;
-    let verify = GnnVerifyRecord {
-        schema_version: SCHEMA_VERSION,
-        device: args.device.device.clone(),
-        measured_ns: latency.value_ns,
-        error_ns: latency.se_ns,
-        limit_ns: record.limit_ns,
-        within_limit: record.limit_ns.map(|limit| latency.value_ns <= limit),
-        trained_accuracy: result.test_accuracy,
-        device_accuracy,
-        doubts: verdict.reasons.iter().map(ToString::to_string).collect(),
-    };
-    save(&dir.file("verify.json"), &verify)?;
-    Ok((verify, verdict.trustworthy))
-}
-
 fn interrupted(error: SearchError) -> anyhow::Error {
     match error {
+        SearchError::Problem(error) => anyhow::anyhow!(error),
         SearchError::Interrupted => {
             Interrupted { kept: "the same command goes on from the last trial".to_owned() }.into()
         }
@@ -340,30 +289,15 @@ fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
     if global.format == Format::Json {
         return json(outcome);
     }
-    let Outcome { run, net, verify } = outcome;
-    let show = |ns: f64| Nanos::from_f64(ns).to_string();
-    let spread = |of: Option<Spread>| {
-        of.map_or_else(String::new, |of| format!("{:.2}% (sd {:.2})", 100.0 * of.mean, 100.0 * of.sd))
-    };
-    let limit = match (net.limit_ns, verify.within_limit) {
-        (Some(limit), Some(within)) => {
-            format!(", limit {} {}", show(limit), if within { "kept" } else { "missed" })
-        }
-        _ => String::new(),
-    };
-    let verdict = if verify.doubts.is_empty() { "trustworthy".to_owned() } else { verify.doubts.join("; ") };
+    let Outcome { run: folder, net, verify } = outcome;
     text(&format!(
-        "{}\nover {} trainings: validation {}, test {}\nmeasured {} (standard error {}), predicted {}{limit}\ntest accuracy of net.onnx {:.2}%, on the device {:.2}%\nverdict {verdict}\n{} architectures trained; {}\n",
+        "{}\nover {} trainings: validation {}, test {}\n{}{} architectures trained; {}\n",
         net.summary,
         net.runs,
-        spread(net.validation),
-        spread(net.test),
-        show(verify.measured_ns),
-        show(verify.error_ns),
-        show(net.predicted_ns),
-        100.0 * verify.trained_accuracy,
-        100.0 * verify.device_accuracy,
+        percent(net.validation),
+        percent(net.test),
+        table(net, verify).to_text(),
         net.trained,
-        run.display()
+        folder.display()
     ))
 }

@@ -2,7 +2,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::context::{Global, TaskArg, query, stored_device};
+use super::context::{AnyTaskArg, Global, TaskArg, query, stored_device};
+use super::graph;
 use super::output::{Format, Table, json, text};
 use super::space_reruns::{self, RerunArgs};
 use crate::latency::Statistic;
@@ -12,6 +13,7 @@ use crate::space::htas::{HardwareSpace, Settings, StageSpace};
 use crate::space::partition::point_text;
 use crate::space::select::{Candidates, Rules};
 use crate::store::{SampleQuery, Saved, Store};
+use crate::task::{AnyTask, Task};
 
 /// Under this name the store keeps the spaces of convnet families.
 pub(super) const SPACE: &str = "htas";
@@ -21,8 +23,8 @@ pub(super) const SPACE: &str = "htas";
 pub(super) enum Command {
     /// Choose widths from the stored samples and keep the space
     Build(BuildArgs),
-    /// The last space built: latency, fit, scores, groups, choices
-    Show(ShowArgs),
+    /// The last space built: latency, fit, scores, groups, choices; of graph tasks too
+    Show(AnyShowArgs),
     /// How likely a rerun makes the same choices; with --reruns, whether it did
     Stability(StabilityArgs),
 }
@@ -68,7 +70,17 @@ pub(super) struct BuildArgs {
     staircase: bool,
 }
 
-/// Arguments of `hanas space show` and `stability`.
+/// Arguments of `hanas space show`.
+#[derive(Debug, Args)]
+pub(super) struct AnyShowArgs {
+    #[command(flatten)]
+    task: AnyTaskArg,
+    /// A board's name or row number, as the store has it [default: the last profiled]
+    #[arg(long, short)]
+    device: Option<String>,
+}
+
+/// What space, as `hanas space stability` asks for it.
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
     #[command(flatten)]
@@ -106,13 +118,16 @@ pub(super) fn statistic(text: &str) -> Result<Statistic, String> {
 pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Build(args) => build(global, &args),
-        Command::Show(args) => {
-            let saved = last(global, &args)?;
-            show(global, &saved.value)
-        }
+        Command::Show(AnyShowArgs { task: AnyTaskArg { task, batch }, device }) => match task {
+            AnyTask::Graph(task) => graph::show(global, &task, device.as_deref()),
+            AnyTask::Conv(task) => show(global, &last(global, &task, batch, device.as_deref())?.value),
+        },
         Command::Stability(StabilityArgs { show, reruns }) => match reruns.reruns {
             Some(times) => space_reruns::run(global, &show.task, show.device.as_deref(), &reruns, times),
-            None => stability(global, &last(global, &show)?.value),
+            None => {
+                let ShowArgs { task: TaskArg { task, batch }, device } = &show;
+                stability(global, &last(global, task, *batch, device.as_deref())?.value)
+            }
         },
     }
 }
@@ -120,7 +135,7 @@ pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
 fn build(global: &Global, args: &BuildArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.task;
     let mut store = global.existing_store()?;
-    let device = stored_device(&store, args.device.as_deref(), task, *batch)?;
+    let device = stored_device(&store, args.device.as_deref(), &task.name, *batch)?;
     let query = query(device, task, *batch);
     let clock = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
     let mut rules = match args.mode {
@@ -144,11 +159,15 @@ fn build(global: &Global, args: &BuildArgs) -> anyhow::Result<()> {
 }
 
 /// The last space built for a task, with a note on stderr where newer sessions are not in it.
-fn last(global: &Global, args: &ShowArgs) -> anyhow::Result<Saved<HardwareSpace>> {
-    let TaskArg { task, batch } = &args.task;
+fn last(
+    global: &Global,
+    task: &Task,
+    batch: u32,
+    device: Option<&str>,
+) -> anyhow::Result<Saved<HardwareSpace>> {
     let store = global.existing_store()?;
-    let device = stored_device(&store, args.device.as_deref(), task, *batch)?;
-    load(&store, &query(device, task, *batch))
+    let device = stored_device(&store, device, &task.name, batch)?;
+    load(&store, &query(device, task, batch))
 }
 
 /// The last space built for a query.

@@ -1,4 +1,4 @@
-//! `hanas train`: trains a found net, distilled from its base net.
+//! `hanas train`: trains a found net; a convnet distilled from its base net.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,11 @@ use super::context::Global;
 use super::images::ImageArgs;
 use super::output::{Format, json, text};
 use super::watch::Watch;
-use super::{Interrupted, interrupt};
+use super::{Interrupted, Usage, graph_retrain, interrupt};
 use crate::data::{Data, Normalisation};
 use crate::search::checkpoint::save_weights;
 use crate::search::progress::peak_memory_bytes;
-use crate::search::run::{RunDir, RunRecord, SCHEMA_VERSION};
+use crate::search::run::{Kind, RunDir, RunRecord, SCHEMA_VERSION};
 use crate::train::TrainError;
 use crate::train::config::TrainConfig;
 use crate::train::distil::{Files, Request, train};
@@ -30,7 +30,8 @@ pub(super) struct TrainArgs {
     run: PathBuf,
     #[command(flatten)]
     images: ImageArgs,
-    /// The paper's recipe (300 epochs and 5 warm-up, batch 256) instead of the scaled one (19 and 1, 128)
+    /// The paper's recipe (300 epochs and 5 warm-up, batch 256) instead of the scaled one (19 and 1, 128);
+    /// of graph nets 300 epochs without an early end instead of the search's
     #[arg(long)]
     paper: bool,
     /// Epochs
@@ -42,9 +43,13 @@ pub(super) struct TrainArgs {
     /// Images of a training step
     #[arg(long)]
     train_batch: Option<usize>,
-    /// Seed [default: the search's]
+    /// Seed [default: the search's; of graph nets the seeds of its final]
     #[arg(long)]
     seed: Option<u64>,
+    /// Of graph nets: trainings, under seeds that follow each other; the best on the validation nodes is
+    /// kept [default: those of the search's final, else 1]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    runs: Option<u64>,
     /// Train on labels alone, without the base net as teacher
     #[arg(long)]
     no_teacher: bool,
@@ -64,6 +69,12 @@ struct Outcome<'a> {
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     let dir = RunDir::open(&args.run)?;
+    if dir.kind()? == Kind::Graph {
+        return graph(global, args, &dir);
+    }
+    if args.runs.is_some() {
+        return Err(Usage("--runs is for graph nets; a convnet is trained once".to_owned()).into());
+    }
     let record = dir.record()?;
     let net = dir.net().context("the search has not found its net yet")?;
     let (data, normalisation) = args.images.load(&record.task)?;
@@ -97,6 +108,23 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     };
     record.save(&dir)?;
     print(global, &Outcome { run: &args.run, record, peak_memory_bytes: peak_memory_bytes() })
+}
+
+/// A run over graph nets.
+fn graph(global: &Global, args: &TrainArgs, dir: &RunDir) -> anyhow::Result<()> {
+    let of_convnets = [
+        ("--warmup-epochs", args.warmup_epochs.is_some()),
+        ("--train-batch", args.train_batch.is_some()),
+        ("--no-teacher", args.no_teacher),
+        ("--teachers", args.teachers.is_some()),
+        ("--images", args.images.images.is_some()),
+    ];
+    if let Some((flag, _)) = of_convnets.iter().find(|(_, given)| *given) {
+        return Err(Usage(format!("{flag} is for convnets; this run searched graph nets")).into());
+    }
+    let TrainArgs { paper, epochs, seed, runs, .. } = *args;
+    let changes = graph_retrain::Changes { paper, epochs, seed, runs };
+    graph_retrain::run(global, dir, args.images.data.as_deref(), changes)
 }
 
 fn config(args: &TrainArgs, seed: u64) -> anyhow::Result<TrainConfig> {

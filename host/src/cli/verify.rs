@@ -10,6 +10,7 @@ use hanas_proto::Nanos;
 use hanas_proto::measure::LoadOptions;
 
 use super::context::{DeviceArg, Global};
+use super::graph_run::{GraphRun, judged, table};
 use super::images::ImageArgs;
 use super::output::{Format, Table, json, text};
 use super::sampling::SamplingArgs;
@@ -18,7 +19,7 @@ use crate::data::Normalisation;
 use crate::latency::verdict::{Evidence, judge};
 use crate::link::Session;
 use crate::search::config::Gate;
-use crate::search::run::{NetRecord, OnDevice, RunDir, RunRecord, SCHEMA_VERSION, VerifyRecord};
+use crate::search::run::{Kind, NetRecord, OnDevice, RunDir, RunRecord, SCHEMA_VERSION, VerifyRecord};
 
 /// Most images in one inference when the answers are checked.
 const CHECK_BATCH: usize = 50;
@@ -34,7 +35,7 @@ pub(super) struct VerifyArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     images: ImageArgs,
-    /// Test images that the device classifies; 0 for none
+    /// Test images that the device classifies; 0 for none. Of a graph, all test nodes
     #[arg(long, default_value_t = 500)]
     check_images: usize,
 }
@@ -42,6 +43,9 @@ pub(super) struct VerifyArgs {
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
     let dir = runs::open(&args.run)?;
+    if dir.kind()? == Kind::Graph {
+        return graph(global, args, &dir);
+    }
     let (record, net) = (dir.record()?, dir.net().context("the search has not found its net yet")?);
     let weights = dir.weights().exists().then(|| runs::weights(&dir)).transpose()?;
     let mut session = global.connect(&args.device)?;
@@ -82,6 +86,34 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
     }
     anyhow::ensure!(verify.within_budget != Some(false), "the net is over its budget on this device");
     Ok(())
+}
+
+/// A run over graph nets.
+fn graph(global: &Global, args: &VerifyArgs, dir: &RunDir) -> anyhow::Result<()> {
+    let run = GraphRun::open(dir)?;
+    run.trained()?;
+    let data = match run.data(args.images.data.as_deref()) {
+        _ if args.check_images == 0 => None,
+        Ok(data) => Some(data),
+        Err(error) => {
+            eprintln!("note: the device's answers are not checked: {error:#}");
+            None
+        }
+    };
+    let mut session = global.connect(&args.device)?;
+    let sampling = args.sampling.sampling();
+    let (verify, trustworthy) = run.verify(&mut session, &args.device.device, data.as_ref(), &sampling)?;
+    match global.format {
+        Format::Json => json(&verify)?,
+        _ => text(&format!(
+            "{}\n{}\n{}",
+            dir.path().display(),
+            run.net.summary,
+            table(&run.net, &verify).to_text()
+        ))?,
+    }
+    judged(&verify)?;
+    if trustworthy || args.sampling.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
 }
 
 /// Classifies test images on the device; none where the images are not at hand.
@@ -145,8 +177,8 @@ fn print(global: &Global, dir: &RunDir, verify: &VerifyRecord) -> anyhow::Result
         return json(verify);
     }
     let show = |ns: f64| Nanos::from_f64(ns).to_string();
-    let mut table = Table::new(&["figure", "value"]);
-    let mut row = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
+    let mut rows = Table::new(&["figure", "value"]);
+    let mut row = |name: &str, value: String| rows.row(vec![name.to_owned(), value]);
     row("measured", format!("{} (standard error {})", show(verify.measured_ns), show(verify.error_ns)));
     row("base net", format!("{} ({:.2}x)", show(verify.base_ns), verify.base_ns / verify.measured_ns));
     if let Some(predicted) = verify.predicted_ns {
@@ -164,5 +196,5 @@ fn print(global: &Global, dir: &RunDir, verify: &VerifyRecord) -> anyhow::Result
         "verdict",
         if verify.doubts.is_empty() { "trustworthy".to_owned() } else { verify.doubts.join("; ") },
     );
-    text(&format!("{}\n{}", dir.path().display(), table.to_text()))
+    text(&format!("{}\n{}", dir.path().display(), rows.to_text()))
 }

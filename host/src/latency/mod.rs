@@ -8,6 +8,7 @@
 //! - [`layers`]: one such curve per layer type, and the latency of a whole net as their sum (Eq. 8);
 //! - [`pairwise`]: L(c_in, c_out) per layer kind, by interpolation between measured pairs;
 //! - [`graph`]: the latency of a graph net out of nodes, edges, heads and dims;
+//! - [`graph_field`]: latency at any pair of heads and dim, from some that were measured;
 //! - [`pair_sampling`]: which pairs to measure next;
 //! - [`calibration`]: from the sum of the layers to the net;
 //! - [`moderated`]: errors of many models that are each known from little;
@@ -20,6 +21,7 @@ pub mod calibration;
 pub mod estimate;
 pub mod fit;
 pub mod graph;
+pub mod graph_field;
 pub mod layers;
 pub mod moderated;
 pub mod net_model;

@@ -2,6 +2,8 @@
 //!
 //! - [`canvas`]: what all pictures share;
 //! - [`space_chart`]: latency and scores over width, with the line, groups and choices (paper, Figs. 2, 3);
+//! - [`graph_space`], [`graph_terminal`]: the same of a space of heads and dims (Figs. 4, 5), drawn and as
+//!   text;
 //! - [`line_chart`]: curves of a search or a training;
 //! - [`net_chart`]: accuracy against measured latency;
 //! - [`terminal`]: the space as text;
@@ -12,6 +14,8 @@
 
 pub mod canvas;
 pub mod contrasts;
+pub mod graph_space;
+pub mod graph_terminal;
 pub mod line_chart;
 pub mod net_chart;
 pub mod page;

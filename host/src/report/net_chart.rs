@@ -19,7 +19,7 @@ pub struct Net {
     pub name: String,
     /// How it was found; nets of one strategy share a colour: `htas`, `uniform`.
     pub strategy: String,
-    /// Share of test images it gets right, 0 to 1.
+    /// Share of test images or nodes it gets right, 0 to 1.
     pub accuracy: Option<f64>,
     /// Latency measured on the device, ns.
     pub latency_ns: Option<f64>,
@@ -29,11 +29,11 @@ pub struct Net {
     pub predicted_ns: Option<f64>,
     /// The limit it was searched under, ns.
     pub budget_ns: Option<f64>,
-    /// Multiply-adds of one image.
-    pub macs: u64,
+    /// Multiply-adds of one image; none of graph nets.
+    pub macs: Option<u64>,
     /// Parameters.
     pub params: u64,
-    /// Its widths in a line.
+    /// Its widths, or its layers, in a line.
     pub widths: String,
 }
 

@@ -7,10 +7,12 @@ use hanas_proto::measure::RoundContext;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
+use super::graph_space;
 use super::line_chart::LineChart;
 use super::net_chart::Net;
 use super::sections;
 use crate::latency::Estimate;
+use crate::space::hgnas::GraphSpace;
 use crate::space::htas::HardwareSpace;
 use crate::store::{Device, SessionRow};
 
@@ -29,6 +31,8 @@ pub struct Page {
     pub sessions: Vec<Session>,
     /// Spaces made from them.
     pub spaces: Vec<Space>,
+    /// Spaces of graph nets.
+    pub graph_spaces: Vec<GraphPart>,
     /// Nets: the base and what the strategies found.
     pub nets: Vec<Net>,
     /// Curves of searches and trainings.
@@ -55,6 +59,17 @@ pub struct Space {
     pub title: String,
     /// The space.
     pub space: HardwareSpace,
+    /// Sessions newer than the space.
+    pub newer_sessions: usize,
+}
+
+/// A space of heads and dims and whether it is up to date.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphPart {
+    /// What it is for: `cora-gnn`.
+    pub title: String,
+    /// The space.
+    pub space: GraphSpace,
     /// Sessions newer than the space.
     pub newer_sessions: usize,
 }
@@ -127,6 +142,10 @@ impl Page {
         if !self.spaces.is_empty() {
             sections.push(("space", "Search space", sections::spaces(&self.spaces)));
         }
+        if !self.graph_spaces.is_empty() {
+            let content = html! { @for part in &self.graph_spaces { (graph_space::section(part)) } };
+            sections.push(("graph-space", "Search space of graph nets", content));
+        }
         if !self.curves.is_empty() {
             sections.push(("curves", "Searches and trainings", sections::curves(&self.curves)));
         }
@@ -149,6 +168,7 @@ pub(super) fn verdict_text(verdict: &Value) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use hanas_models::gnn::{GnnNet, Reading};
     use hanas_models::resnet::Family;
     use hanas_proto::{Digest, Nanos};
 
@@ -158,6 +178,7 @@ pub(super) mod tests {
     use crate::latency::verdict::{Reason, Verdict};
     use crate::latency::{Statistic, estimate};
     use crate::profile::candidates::space_layers;
+    use crate::space::hgnas::{GraphSettings, some_pairs};
     use crate::space::htas::Settings;
     use crate::space::select::Rules;
     use crate::store::{DeviceId, ModelId, ModelSamples, ModelSpec, Plan, SessionId};
@@ -179,6 +200,32 @@ pub(super) mod tests {
         };
         let samples: Vec<ModelSamples> = space_layers(&family, 2).concat().into_iter().map(sample).collect();
         HardwareSpace::build(&family, &samples, Settings::new(Rules::project(), 1, 1)).unwrap()
+    }
+
+    /// A made-up device whose latency goes up by stairs of 8 values of a head.
+    pub(in crate::report) fn demo_graph_space() -> GraphSpace {
+        let mut rng = rng(5);
+        let ns = |[heads, dim]: [u32; 2]| 2e6 + 9e3 * f64::from(heads) * f64::from(dim.div_ceil(8) * 8);
+        let sample = |pair: [u32; 2]| ModelSamples {
+            id: ModelId(0),
+            digest: Digest([0; 32]),
+            spec: ModelSpec::Graph {
+                net: GnnNet::reference(30, 3, pair[0], pair[1]),
+                reading: Reading::project(),
+                graph: "tiny".to_owned(),
+            },
+            onnx_bytes: 300,
+            visits: scaled_visits(&mut rng, Noise::Gaussian, 6, 2, ns(pair)),
+        };
+        let samples: Vec<ModelSamples> = some_pairs(420, 1).unwrap().into_iter().map(sample).collect();
+        let settings = GraphSettings {
+            rules: Rules { floor: 1, ..Rules::project() },
+            reading: Reading::project(),
+            clock_resolution_ns: 1,
+            seed: 1,
+            guessed_line: true,
+        };
+        GraphSpace::build("tiny", &samples, settings).unwrap()
     }
 
     fn session(id: i64, trustworthy: bool) -> Session {
@@ -218,7 +265,7 @@ pub(super) mod tests {
             latency_se_ns: latency_ns * 0.01,
             predicted_ns: (strategy != "base").then_some(latency_ns * 1.04),
             budget_ns: (strategy != "base").then_some(1.9e6),
-            macs: 40_813_184,
+            macs: Some(40_813_184),
             params: 272_474,
             widths: "16 | 16-16 16-16 16-16 | 32-32 32-32 32-32 | 64-64 64-64 64-64".to_owned(),
         }
@@ -258,6 +305,11 @@ pub(super) mod tests {
                 space: demo_space(),
                 newer_sessions: 1,
             }],
+            graph_spaces: vec![GraphPart {
+                title: "tiny-gnn".to_owned(),
+                space: demo_graph_space(),
+                newer_sessions: 0,
+            }],
             nets: vec![
                 net("base", "base", 0.912, 4.02e6),
                 net("htas seed 1", "htas", 0.894, 1.83e6),
@@ -292,10 +344,10 @@ pub(super) mod tests {
     #[test]
     fn a_page_is_whole_and_loads_nothing() {
         let html = page().html();
-        for part in ["device", "nets", "space", "curves", "contexts", "overhead", "making"] {
+        for part in ["device", "nets", "space", "graph-space", "curves", "contexts", "overhead", "making"] {
             assert!(html.contains(&format!("<h2 id=\"{part}\"")), "{part}");
         }
-        assert_eq!(html.matches("<svg").count(), 6 + 1 + 2 + 4, "stages, nets, curves, contexts");
+        assert_eq!(html.matches("<svg").count(), 6 + 1 + 1 + 2 + 4, "stages, pairs, nets, curves, contexts");
         assert!(html.contains("cifar10-resnet20 on &lt;pi4&gt;"));
         for outside in ["<script", "<link", "@import", "url(", "src="] {
             assert!(!html.contains(outside), "{outside}");

@@ -30,20 +30,20 @@ pub fn date(unix_ms: i64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", minute / 60, minute % 60)
 }
 
-fn ns(value: f64) -> String {
+pub(super) fn ns(value: f64) -> String {
     if value < 0.0 { format!("-{}", Nanos::from_f64(-value)) } else { Nanos::from_f64(value).to_string() }
 }
 
-fn latency(value: f64, se: f64) -> String {
+pub(super) fn latency(value: f64, se: f64) -> String {
     format!("{} +- {}", ns(value), ns(se))
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1}%", 100.0 * share)
 }
 
 /// A picture, or why there is none.
-fn figure(picture: Result<String, ReportError>) -> Markup {
+pub(super) fn figure(picture: Result<String, ReportError>) -> Markup {
     match picture {
         Ok(svg) => html! { figure { (PreEscaped(svg)) } },
         Err(error) => html! { p.small { (error) } },
@@ -140,13 +140,13 @@ pub(super) fn nets(nets: &[Net]) -> Markup {
                     td.n { (ratio(net).unwrap_or_default()) }
                     td.n { (net.predicted_ns.map(ns).unwrap_or_default()) }
                     td.n { (net.budget_ns.map(ns).unwrap_or_default()) }
-                    td.n { (format!("{:.2} M", net.macs as f64 / 1e6)) }
+                    td.n { (net.macs.map(|macs| format!("{:.2} M", macs as f64 / 1e6)).unwrap_or_default()) }
                     td.n { (format!("{:.1} k", net.params as f64 / 1e3)) }
                 }
             }
         } }
         details {
-            summary { "Widths" }
+            summary { "Widths and layers" }
             div.wide { table { @for net in nets {
                 tr { th { (net.name) } td { code { (net.widths) } } }
             } } }
@@ -343,7 +343,7 @@ pub(super) fn making(making: &Making) -> Markup {
             } } }
         }
         p.small {
-            "The method is HTAS of Wang et al., Hardware-aware neural architecture search, Sci Sin Inform 53 \
+            "The methods are HTAS and HGNAS of Wang et al., Hardware-aware neural architecture search, Sci Sin Inform 53 \
              (2023) 899-917."
         }
     }

@@ -61,6 +61,15 @@ pub enum RunError {
     },
 }
 
+/// What a run searched; its records are of another layout for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Convnets: [`RunRecord`], [`NetRecord`], [`VerifyRecord`].
+    Conv,
+    /// Graph nets: the records of [`super::hgnas::record`].
+    Graph,
+}
+
 /// A run's folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunDir {
@@ -79,10 +88,14 @@ impl RunDir {
         let run = Self { path: path.to_owned() };
         let file = run.file("run.json");
         if file.exists() {
-            if load::<R>(&file)? != *record {
-                return Err(RunError::Occupied { path: path.to_owned() });
-            }
-            return Ok(run);
+            let occupied = || RunError::Occupied { path: path.to_owned() };
+            return match load::<R>(&file) {
+                Ok(old) if old == *record => Ok(run),
+                Ok(_) => Err(occupied()),
+                // The record of a search of another kind is none of this kind.
+                Err(RunError::Parse { .. }) if run.kind().is_ok() => Err(occupied()),
+                Err(error) => Err(error),
+            };
         }
         fs::create_dir_all(path).map_err(|source| RunError::Write { path: path.to_owned(), source })?;
         save(&file, record)?;
@@ -101,14 +114,31 @@ impl RunDir {
         fs::remove_dir(&self.path).ok();
     }
 
-    /// The folder of a run that exists.
+    /// The folder of a run that exists, whatever it searched.
     ///
     /// # Errors
     /// [`RunError`] where it has no `run.json` or one of another version.
     pub fn open(path: &Path) -> Result<Self, RunError> {
         let run = Self { path: path.to_owned() };
-        run.record()?;
+        run.kind()?;
         Ok(run)
+    }
+
+    /// What the run searched.
+    ///
+    /// # Errors
+    /// As [`RunDir::open`].
+    pub fn kind(&self) -> Result<Kind, RunError> {
+        #[derive(Deserialize)]
+        struct Probe {
+            method: Option<String>,
+        }
+        let probe: Probe = load(&self.file("run.json"))?;
+        Ok(if probe.method.as_deref() == Some(super::hgnas::record::METHOD) {
+            Kind::Graph
+        } else {
+            Kind::Conv
+        })
     }
 
     /// The folder.
@@ -145,6 +175,12 @@ impl RunDir {
     #[must_use]
     pub fn train_checkpoint(&self) -> PathBuf {
         self.file("train.checkpoint.safetensors")
+    }
+
+    /// The trained net as ONNX; graph nets have theirs here, with the graph inside.
+    #[must_use]
+    pub fn onnx(&self) -> PathBuf {
+        self.file("net.onnx")
     }
 
     /// The trained weights.
@@ -284,6 +320,12 @@ mod tests {
         let mut other = record();
         other.config.seed = 4;
         assert!(matches!(RunDir::create(&path, &other), Err(RunError::Occupied { .. })));
+        let graph = serde_json::json!({ "schema_version": SCHEMA_VERSION, "method": "hgnas" });
+        assert!(matches!(RunDir::create(&path, &graph), Err(RunError::Occupied { .. })));
+        let elsewhere = RunDir::create(&folder.path().join("graph"), &graph).unwrap();
+        assert_eq!((run.kind().unwrap(), elsewhere.kind().unwrap()), (Kind::Conv, Kind::Graph));
+        let refused = RunDir::create(elsewhere.path(), &record());
+        assert!(matches!(refused, Err(RunError::Occupied { .. })), "{refused:?}");
         run.abandon();
         assert!(!path.exists());
         let run = RunDir::create(&path, &other).unwrap();

@@ -2,6 +2,8 @@
 //! knobs in 42 cells. The graph nets of Wang et al. 2023, not the "HGNAS" of Zhou et al. for point
 //! clouds.
 
+use std::collections::BTreeMap;
+
 use hanas_models::gnn::Reading;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -9,9 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
-use super::partition::{Knob, Partition, point_text};
-use super::select::{Rules, Selection};
+use super::adaptive::{Known, Surface};
+use super::partition::{Cell, Interval, Knob, Partition, point_text};
+use super::select::{Choice, Measured, Rules, Selection};
 use super::stability::{Sampled, Stability, select_sampled};
+use crate::latency::estimate;
+use crate::latency::fit::Fitted;
 use crate::profile::graph_candidates::pair_of;
 use crate::store::{ChoiceRow, ModelSamples, ModelSpec};
 
@@ -54,7 +59,7 @@ pub fn pairs() -> Result<Vec<[u32; 2]>, SpaceError> {
     by_cell().map(|cells| cells.concat())
 }
 
-fn by_cell() -> Result<Vec<Vec<[u32; 2]>>, SpaceError> {
+pub(super) fn by_cell() -> Result<Vec<Vec<[u32; 2]>>, SpaceError> {
     let pair = |point: Vec<u32>| <[u32; 2]>::try_from(point).ok().filter(|pair| allowed(pair));
     let cells = partition()?.cells();
     Ok(cells.iter().map(|cell| cell.points().into_iter().filter_map(pair).collect()).collect())
@@ -76,6 +81,43 @@ pub fn some_pairs(count: usize, seed: u64) -> Result<Vec<[u32; 2]>, SpaceError> 
     Ok(dealt.take(count).collect())
 }
 
+fn known(measured: &[Measured]) -> BTreeMap<[u32; 2], Known> {
+    let known = |of: &Measured| {
+        let pair = <[u32; 2]>::try_from(of.point.as_slice()).ok()?;
+        Some((pair, Known { ns: of.m_ns, se_ns: of.se_ns }))
+    };
+    measured.iter().filter_map(known).collect()
+}
+
+/// The latencies of a graph's pairs, by what is stored of their reference nets.
+///
+/// # Errors
+/// [`SpaceError`] where samples allow no estimate.
+pub fn known_pairs(
+    graph: &str,
+    samples: &[ModelSamples],
+    settings: &GraphSettings,
+) -> Result<BTreeMap<[u32; 2], Known>, SpaceError> {
+    let mut known = BTreeMap::new();
+    for model in samples {
+        if let Some(pair) = pair_on(graph, settings.reading, &model.spec) {
+            let found = estimate(&model.visits, settings.rules.statistic, settings.clock_resolution_ns)?;
+            known.insert(pair, Known { ns: found.value_ns, se_ns: found.se_ns });
+        }
+    }
+    Ok(known)
+}
+
+/// The pair that a model stands for on a graph in a reading.
+fn pair_on(graph: &str, reading: Reading, spec: &ModelSpec) -> Option<[u32; 2]> {
+    match spec {
+        ModelSpec::Graph { reading: of, graph: name, .. } if name == graph && *of == reading => {
+            pair_of(spec).filter(|pair| allowed(pair))
+        }
+        _ => None,
+    }
+}
+
 /// How a graph's space is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct GraphSettings {
@@ -87,6 +129,10 @@ pub struct GraphSettings {
     pub clock_resolution_ns: u32,
     /// Seed of the stability's replicates.
     pub seed: u64,
+    /// Whether the line runs through the latencies of all pairs, guessed where they were not measured
+    /// ([`super::adaptive`]); else through the measured ones, which the paper has all of.
+    #[serde(default)]
+    pub guessed_line: bool,
 }
 
 /// A graph's hardware-aware space on a device: one pair of heads and dim a cell.
@@ -106,6 +152,15 @@ pub struct GraphSpace {
     pub stability: Stability,
 }
 
+/// A row of the map of cells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapRow<'a> {
+    /// The heads that it is of.
+    pub heads: Interval,
+    /// Intervals of dim, ascending, each with its cell's choice.
+    pub cells: Vec<(Interval, Option<&'a Choice>)>,
+}
+
 impl GraphSpace {
     /// Builds the space from stored samples; models that are no reference net of that graph and reading
     /// are passed over. Cells without a measured pair are dropped.
@@ -113,22 +168,21 @@ impl GraphSpace {
     /// # Errors
     /// [`SpaceError::NoPairs`] where nothing was measured, and as [`select`](super::select::select).
     pub fn build(graph: &str, samples: &[ModelSamples], settings: GraphSettings) -> Result<Self, SpaceError> {
-        let of = |model: &ModelSamples| match &model.spec {
-            ModelSpec::Graph { reading, graph: name, .. }
-                if name == graph && *reading == settings.reading =>
-            {
-                let pair = pair_of(&model.spec).filter(|pair| allowed(pair))?;
-                Some(Sampled::single(pair.to_vec(), model.visits.clone()))
-            }
-            _ => None,
+        let of = |model: &ModelSamples| {
+            let pair = pair_on(graph, settings.reading, &model.spec)?;
+            Some(Sampled::single(pair.to_vec(), model.visits.clone()))
         };
         let points: Vec<Sampled> = samples.iter().filter_map(of).collect();
         if points.is_empty() {
             return Err(SpaceError::NoPairs { graph: graph.to_owned() });
         }
-        let GraphSettings { rules, clock_resolution_ns, seed, .. } = settings;
+        let GraphSettings { rules, clock_resolution_ns, seed, guessed_line, .. } = settings;
+        let line = |measured: &[Measured]| -> Result<Option<Fitted>, SpaceError> {
+            let known = if guessed_line { known(measured) } else { BTreeMap::new() };
+            Ok(Surface::new(&known)?.map(|surface| surface.line))
+        };
         let (selection, stability) =
-            select_sampled(&points, clock_resolution_ns, &partition()?, feature, &rules, seed)?;
+            select_sampled(&points, clock_resolution_ns, &partition()?, feature, &rules, seed, &line)?;
         Ok(Self { schema: SCHEMA, graph: graph.to_owned(), settings, selection, stability })
     }
 
@@ -139,10 +193,44 @@ impl GraphSpace {
         self.selection.choices.iter().filter_map(|choice| pair(&choice.chosen.point)).collect()
     }
 
+    /// What the choices stand on, in a sentence or two.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Selection { choices, dropped, curve, .. } = &self.selection;
+        let all = pairs().map_or(0, |pairs| pairs.len());
+        let ties = choices.iter().filter(|choice| !choice.tied.is_empty()).count();
+        format!(
+            "{} choices from {} measured pairs of {all}, {} skipped; {} cells dropped. A rerun repeats {:.1} of the choices on average; {ties} are ties with another pair.",
+            choices.len(),
+            curve.len(),
+            all.saturating_sub(curve.len()),
+            dropped.len(),
+            self.stability.mean_same()
+        )
+    }
+
+    /// The map of the cells: for each interval of heads its row, the cells over the intervals of dim, with
+    /// their choices; none where a cell was dropped.
+    #[must_use]
+    pub fn map(&self) -> Vec<MapRow<'_>> {
+        let choice = |cell: &Cell| self.selection.choices.iter().find(|choice| choice.cell == *cell);
+        let mut rows: Vec<MapRow<'_>> = Vec::new();
+        for cell in partition().map(|partition| partition.cells()).unwrap_or_default() {
+            let [heads, dim] = cell.0[..] else { continue };
+            if rows.last().is_none_or(|row| row.heads != heads) {
+                rows.push(MapRow { heads, cells: Vec::new() });
+            }
+            if let Some(row) = rows.last_mut() {
+                row.cells.push((dim, choice(&cell)));
+            }
+        }
+        rows
+    }
+
     /// The choices as flat rows for the store.
     #[must_use]
     pub fn rows(&self) -> Vec<ChoiceRow> {
-        let row = |choice: &super::select::Choice| ChoiceRow {
+        let row = |choice: &Choice| ChoiceRow {
             part: "heads x dim".to_owned(),
             cell: choice.cell.to_string(),
             point: point_text(&choice.chosen.point),
@@ -159,8 +247,7 @@ impl GraphSpace {
 
 #[cfg(test)]
 mod tests {
-    use super::super::partition::Cell;
-    use super::super::select::{DropReason, Measured, Rules, select};
+    use super::super::select::{DropReason, Rules, select};
     use super::*;
 
     fn pairs(cell: &Cell) -> Vec<Vec<u32>> {
@@ -223,10 +310,15 @@ mod tests {
             reading: Reading::project(),
             clock_resolution_ns: 1,
             seed: 1,
+            guessed_line: true,
         };
         let space = GraphSpace::build("tiny", &samples, settings).unwrap();
         assert_eq!(space.choices(), planted);
         assert_eq!(space.rows().len(), 42);
+        let map = space.map();
+        assert!(map.len() == 6 && map.iter().all(|row| row.cells.len() == 7));
+        assert_eq!(map[1].heads.to_string(), "2");
+        assert_eq!(map[1].cells[2].1.unwrap().chosen.point, planted[9]);
         let paper = GraphSettings { reading: Reading::paper(), ..settings };
         assert!(matches!(GraphSpace::build("tiny", &samples, paper), Err(SpaceError::NoPairs { .. })));
     }

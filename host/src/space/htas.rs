@@ -110,7 +110,9 @@ impl HardwareSpace {
                 let width = |point: &[u32]| f64::from(point[0]);
                 let Settings { clock_resolution_ns, rules, seed, .. } = settings;
                 let (selection, stability) =
-                    select_sampled(&points, clock_resolution_ns, &partition, width, &rules, seed)?;
+                    select_sampled(&points, clock_resolution_ns, &partition, width, &rules, seed, &|_| {
+                        Ok(None)
+                    })?;
                 let cins = curves.iter().map(|curve| curve[0].cin).collect();
                 let side = curves[0][0].kind.output_side();
                 Ok(StageSpace { stage, side, cins, selection, stability })

@@ -7,8 +7,10 @@
 //! - [`reruns`]: whether whole profiles, made again, chose the same;
 //! - [`htas`]: N = 1, the widths of a convnet family by stage;
 //! - [`hgnas`]: N = 2, heads and hidden size of graph attention;
+//! - [`adaptive`]: which pairs of heads and dim to measure next;
 //! - [`width`]: the width choices of a convnet family's stages, measured or by rule.
 
+pub mod adaptive;
 pub mod hgnas;
 pub mod htas;
 pub mod partition;

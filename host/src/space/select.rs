@@ -100,6 +100,15 @@ pub struct Scored {
     pub score_ns: f64,
 }
 
+impl Scored {
+    /// A measured point at its feature x against a line.
+    pub(super) fn new(of: &Measured, x: f64, line: &Fitted, rules: &Rules) -> Self {
+        let f_ns = line.fit.at(x);
+        let score_ns = rules.z.mul_add(-of.se_ns, f_ns - of.m_ns);
+        Self { point: of.point.clone(), x, m_ns: of.m_ns, se_ns: of.se_ns, f_ns, score_ns }
+    }
+}
+
 /// A cell's choice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
@@ -220,22 +229,27 @@ pub fn select(
     feature: impl Fn(&[u32]) -> f64,
     rules: &Rules,
 ) -> Result<Selection, SpaceError> {
-    let knobs = partition.knobs.len();
-    if let Some(odd) = points.iter().find(|measured| measured.point.len() != knobs) {
-        return Err(SpaceError::Knobs { knobs, given: odd.point.len() });
-    }
+    check_knobs(points, partition)?;
     let on_line = |of: &Measured| Point { x: feature(&of.point), ns: of.m_ns, se_ns: of.se_ns };
     let line: Vec<Point> = points.iter().map(on_line).collect();
     let fitted = least_squares(&line, rules.alpha, Weighting::Equal)?;
-    let curve: Vec<Scored> = points
-        .iter()
-        .zip(&line)
-        .map(|(of, &Point { x, ns, se_ns })| {
-            let f_ns = fitted.fit.at(x);
-            let score_ns = rules.z.mul_add(-se_ns, f_ns - ns);
-            Scored { point: of.point.clone(), x, m_ns: ns, se_ns, f_ns, score_ns }
-        })
-        .collect();
+    select_below(fitted, points, partition, feature, rules)
+}
+
+/// As [`select`], below a line that is known already.
+///
+/// # Errors
+/// [`SpaceError`] where the points have another number of knobs.
+pub fn select_below(
+    fitted: Fitted,
+    points: &[Measured],
+    partition: &Partition,
+    feature: impl Fn(&[u32]) -> f64,
+    rules: &Rules,
+) -> Result<Selection, SpaceError> {
+    check_knobs(points, partition)?;
+    let curve: Vec<Scored> =
+        points.iter().map(|of| Scored::new(of, feature(&of.point), &fitted, rules)).collect();
     let open = match rules.candidates {
         Candidates::All => vec![true; curve.len()],
         Candidates::Staircase => staircase(&curve, rules.tie),
@@ -252,13 +266,21 @@ pub fn select(
     Ok(Selection { fitted, choices, dropped, curve })
 }
 
+fn check_knobs(points: &[Measured], partition: &Partition) -> Result<(), SpaceError> {
+    let knobs = partition.knobs.len();
+    match points.iter().find(|measured| measured.point.len() != knobs) {
+        Some(odd) => Err(SpaceError::Knobs { knobs, given: odd.point.len() }),
+        None => Ok(()),
+    }
+}
+
 fn choose(cell: &Cell, members: &[(&Scored, bool)], rules: &Rules) -> Result<Choice, DropReason> {
     let above_floor = |of: &Scored| of.point.iter().all(|&x| x >= rules.floor);
     let list = |allowed: &dyn Fn(&Scored, bool) -> bool| -> Vec<&Scored> {
         members.iter().filter(|(of, open)| allowed(of, *open)).map(|(of, _)| *of).collect()
     };
     let allowed = list(&|of, open| open && above_floor(of));
-    let Some(best) = best(&allowed) else {
+    let Some((best, chosen)) = best_and_chosen(&allowed, rules) else {
         return Err(if members.is_empty() {
             DropReason::Empty
         } else if members.iter().any(|(of, _)| above_floor(of)) {
@@ -269,13 +291,10 @@ fn choose(cell: &Cell, members: &[(&Scored, bool)], rules: &Rules) -> Result<Cho
     };
     let lead = |of: &Scored| best.score_ns - of.score_ns;
     let within = |of: &Scored, errors: f64| lead(of) <= errors * combined(best, of);
-    // The best itself is among the equals, so there is a widest.
-    let equals = allowed.iter().copied().filter(|of| within(of, rules.tie));
-    let chosen = equals.max_by(|a, b| by_x(a, b)).unwrap_or(best);
     let (tied, rest): (Vec<&Scored>, Vec<&Scored>) =
         allowed.iter().copied().partition(|of| within(of, rules.report.max(rules.tie)));
     let others = tied.iter().filter(|of| of.point != chosen.point);
-    let unfloored = choose_unfloored(&list(&|_, open| open), rules);
+    let unfloored = best_and_chosen(&list(&|_, open| open), rules).map(|(_, chosen)| chosen.point.clone());
     Ok(Choice {
         cell: cell.clone(),
         chosen: chosen.clone(),
@@ -291,10 +310,14 @@ fn choose(cell: &Cell, members: &[(&Scored, bool)], rules: &Rules) -> Result<Cho
     })
 }
 
-fn choose_unfloored(open: &[&Scored], rules: &Rules) -> Option<Vec<u32>> {
-    let best = best(open)?;
-    let tied = open.iter().filter(|of| best.score_ns - of.score_ns <= rules.tie * combined(best, of));
-    tied.max_by(|a, b| by_x(a, b)).map(|of| of.point.clone())
+/// The best score, and the widest of those that equal it; none of no members.
+pub(super) fn best_and_chosen<'a>(members: &[&'a Scored], rules: &Rules) -> Option<(&'a Scored, &'a Scored)> {
+    let best = best(members)?;
+    let equals =
+        members.iter().copied().filter(|of| best.score_ns - of.score_ns <= rules.tie * combined(best, of));
+    // The best itself is among the equals, so there is a widest.
+    let chosen = equals.max_by(|a, b| by_x(a, b)).unwrap_or(best);
+    Some((best, chosen))
 }
 
 fn best<'a>(members: &[&'a Scored]) -> Option<&'a Scored> {

@@ -17,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
 use super::partition::Partition;
-use super::select::{Measured, Rival, Rules, Selection, select};
+use super::select::{Measured, Rival, Rules, Selection, select, select_below};
 use crate::latency::estimate;
 use crate::latency::estimate::{Blocks, Estimate, student};
+use crate::latency::fit::Fitted;
 use crate::latency::moderated::{Spread, moderated};
 use crate::store::Visit;
 
@@ -71,6 +72,10 @@ impl Stability {
     }
 }
 
+/// The line that choices lie below, from measured points; none: the one through those points. Replicates
+/// keep a line that is given.
+pub type Line<'a> = &'a dyn Fn(&[Measured]) -> Result<Option<Fitted>, SpaceError>;
+
 /// Estimates, chooses and tells how stable that is.
 ///
 /// # Errors
@@ -82,9 +87,15 @@ pub fn select_sampled(
     feature: impl Fn(&[u32]) -> f64,
     rules: &Rules,
     seed: u64,
+    line: Line<'_>,
 ) -> Result<(Selection, Stability), SpaceError> {
     let (mut measured, parts) = known(points, clock_resolution_ns, rules)?;
-    let mut selection = select(&measured, partition, &feature, rules)?;
+    let line = line(&measured)?;
+    let choose = |measured: &[Measured]| match line {
+        Some(line) => select_below(line, measured, partition, &feature, rules),
+        None => select(measured, partition, &feature, rules),
+    };
+    let mut selection = choose(&measured)?;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut same = vec![0_usize; selection.choices.len()];
     let mut others: Vec<BTreeMap<Vec<u32>, usize>> = vec![BTreeMap::new(); selection.choices.len()];
@@ -93,7 +104,7 @@ pub fn select_sampled(
         for (of, parts) in measured.iter_mut().zip(&parts) {
             of.m_ns = parts.iter().map(|part| part.replicate(rules, &mut rng)).sum();
         }
-        let again = select(&measured, partition, &feature, rules)?;
+        let again = choose(&measured)?;
         let mut agreed = 0;
         for (at, choice) in selection.choices.iter().enumerate() {
             let Some(twin) = again.choices.iter().find(|other| other.cell == choice.cell) else { continue };
@@ -205,7 +216,8 @@ mod tests {
         let partition = Partition { knobs: vec![Knob::equal("width", 4, 2).unwrap()] };
         let x = |point: &[u32]| f64::from(point[0]);
         let rules = Rules { tie: 0.0, report: 0.0, floor: 1, ..Rules::project() };
-        let (selection, stability) = select_sampled(&points(gap, seed), 1, &partition, x, &rules, 7).unwrap();
+        let (selection, stability) =
+            select_sampled(&points(gap, seed), 1, &partition, x, &rules, 7, &|_| Ok(None)).unwrap();
         (selection.choices.iter().map(|choice| choice.chosen.point[0]).collect(), stability)
     }
 

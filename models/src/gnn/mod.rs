@@ -4,6 +4,7 @@
 //! that the lowerings, the controller and the store share. The graph itself is data and no part of a
 //! spec. The graph nets of Wang et al. 2023, not the "HGNAS" of Zhou et al. for point clouds.
 //!
+//! - [`tokens`]: what they can say;
 //! - [`graph`]: a graph and its nodes' features;
 //! - [`layout`]: a graph's messages in blocks that reduce without a scatter;
 //! - [`onnx`]: lowering to ONNX;
@@ -12,6 +13,7 @@
 pub mod graph;
 pub mod layout;
 pub mod onnx;
+pub mod tokens;
 #[cfg(feature = "torch")]
 pub mod torch;
 
@@ -22,121 +24,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+pub use tokens::{Activation, Aggregator, Attention};
+
 use crate::weights::{Tensor, Weights};
-
-/// Declares one token: its values in the search space's order, their names, and both directions of text.
-macro_rules! token {
-    ($(#[$doc:meta])* $token:ident, $what:literal { $($(#[$of:meta])* $value:ident = $name:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $token {
-            $($(#[$of])* $value,)+
-        }
-
-        impl $token {
-            /// Every value, in the search space's order.
-            pub const ALL: &[Self] = &[$(Self::$value,)+];
-
-            /// The value's name.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$value => $name,)+
-                }
-            }
-        }
-
-        impl fmt::Display for $token {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.name())
-            }
-        }
-
-        impl FromStr for $token {
-            type Err = GnnError;
-
-            fn from_str(text: &str) -> Result<Self, GnnError> {
-                Self::ALL.iter().copied().find(|value| value.name() == text).ok_or_else(|| {
-                    let names: Vec<&str> = Self::ALL.iter().map(|value| value.name()).collect();
-                    GnnError::Token { what: $what, given: text.to_owned(), known: names.join(", ") }
-                })
-            }
-        }
-    };
-}
-
-token! {
-    /// How a message is weighted; x_i is the edge's target and x_j its source, after the projection.
-    Attention, "attention" {
-        /// softmax(leaky(<wl, x_i> + <wr, x_j>)).
-        Gat = "gat",
-        /// D^-1/2 A D^-1/2, with self-loops.
-        Gcn = "gcn",
-        /// softmax(<x_i * wl * x_j, wr>).
-        Cos = "cos",
-        /// 1.
-        Const = "const",
-        /// softmax of gat's weight of the edge and of its reverse, added.
-        GatSym = "gat_sym",
-        /// softmax(tanh(<wl, x_j> + <wr, x_j>)).
-        Linear = "linear",
-        /// softmax(<v, tanh(x_i * wl + x_j * wr)>), v shared by the heads.
-        GeneralizedLinear = "generalized_linear",
-    }
-}
-
-impl Attention {
-    /// Whether weights are normalised by a softmax over edges.
-    #[must_use]
-    pub const fn is_softmax(self) -> bool {
-        !matches!(self, Self::Gcn | Self::Const)
-    }
-}
-
-token! {
-    /// How a node's incoming messages become one.
-    Aggregator, "aggregator" {
-        /// Their sum.
-        Sum = "sum",
-        /// Their mean, after two pool Linears.
-        Mean = "mean",
-        /// Their maximum per value, after two pool Linears.
-        Max = "max",
-        /// Their sum, after two pool Linears.
-        Mlp = "mlp",
-    }
-}
-
-impl Aggregator {
-    /// Whether messages pass Linear(d, 128) and Linear(128, d) first.
-    #[must_use]
-    pub const fn has_pool(self) -> bool {
-        !matches!(self, Self::Sum)
-    }
-}
-
-token! {
-    /// What a layer's output passes last.
-    Activation, "activation" {
-        /// 1 / (1 + exp(-x)).
-        Sigmoid = "sigmoid",
-        /// tanh(x).
-        Tanh = "tanh",
-        /// max(x, 0).
-        Relu = "relu",
-        /// x.
-        Linear = "linear",
-        /// ln(1 + exp(x)).
-        Softplus = "softplus",
-        /// x, or 0.01 x below 0.
-        LeakyRelu = "leaky_relu",
-        /// min(max(x, 0), 6).
-        Relu6 = "relu6",
-        /// x, or exp(x) - 1 below 0.
-        Elu = "elu",
-    }
-}
 
 /// Width between the two pool Linears of an aggregator.
 pub const POOL_WIDTH: u32 = 128;
@@ -228,6 +118,25 @@ impl FromStr for GnnLayer {
     }
 }
 
+impl GnnLayer {
+    /// Values of a row: heads times dim.
+    #[must_use]
+    pub const fn width(&self) -> u32 {
+        self.heads.saturating_mul(self.dim)
+    }
+
+    /// Whether the layer, which has this number in its net, has sizes.
+    fn check(&self, number: usize) -> Result<(), GnnError> {
+        let sizes = [("heads", self.heads), ("dim", self.dim), ("heads times dim", self.width())];
+        sizes.into_iter().try_for_each(|(what, size)| check_size(&format!("{what} of layer {number}"), size))
+    }
+}
+
+fn check_size(what: &str, given: u32) -> Result<(), GnnError> {
+    let what = what.to_owned();
+    if (1..=MAX_SIZE).contains(&given) { Ok(()) } else { Err(GnnError::Size { what, given }) }
+}
+
 /// A graph net: node features in, one score per class and node out.
 ///
 /// Hidden layers concatenate their heads, the last layer averages them.
@@ -282,15 +191,10 @@ impl GnnNet {
     /// # Errors
     /// [`GnnError`], naming what does not.
     pub fn check(&self) -> Result<(), GnnError> {
-        let size = |what: String, given: u32| {
-            if (1..=MAX_SIZE).contains(&given) { Ok(()) } else { Err(GnnError::Size { what, given }) }
-        };
-        size("the number of features".to_owned(), self.features)?;
-        size("the number of classes".to_owned(), self.classes)?;
-        for (number, layer) in self.layers.iter().enumerate() {
-            size(format!("heads of layer {}", number + 1), layer.heads)?;
-            size(format!("dim of layer {}", number + 1), layer.dim)?;
-            size(format!("heads times dim of layer {}", number + 1), layer.heads.saturating_mul(layer.dim))?;
+        check_size("the number of features", self.features)?;
+        check_size("the number of classes", self.classes)?;
+        for (number, layer) in (1..).zip(&self.layers) {
+            layer.check(number)?;
         }
         let last = self.layers.last().ok_or(GnnError::Empty)?;
         if last.dim == self.classes {
@@ -302,8 +206,7 @@ impl GnnNet {
 
     /// Every layer with the width of its input and whether it is the last.
     pub fn wired(&self) -> impl Iterator<Item = Wired> {
-        let inputs = std::iter::once(self.features)
-            .chain(self.layers.iter().map(|layer| layer.heads.saturating_mul(layer.dim)));
+        let inputs = std::iter::once(self.features).chain(self.layers.iter().map(GnnLayer::width));
         let last = self.layers.len();
         self.layers.iter().zip(inputs).enumerate().map(move |(index, (&layer, input))| Wired {
             index,
@@ -355,7 +258,7 @@ impl Wired {
     /// Width of the output.
     #[must_use]
     pub const fn output(&self) -> u32 {
-        if self.is_last { self.layer.dim } else { self.layer.heads * self.layer.dim }
+        if self.is_last { self.layer.dim } else { self.layer.width() }
     }
 
     /// Name and shape of every trainable tensor. A projection and a pool Linear are laid out (in, out),

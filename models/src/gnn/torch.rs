@@ -1,189 +1,25 @@
 //! A graph net on a graph as a tch module: sparse node features in, scores out.
 //!
 //! Messages lie in blocks ([`layout`](super::layout)), so that a sum or maximum at the targets is one
-//! over an axis, and its gradient too. A gather is torch's `embedding`, whose gradient runs row by row on
-//! all threads; `index_select`'s does not. Random numbers come from the caller's generator, never from
-//! torch's global one.
+//! over an axis, and its gradient too. A gather is torch's `gather` along an index that is one for all
+//! columns, whose gradient sorts the index and adds rows at the speed of memory; those of `index_select`
+//! and `embedding` go through a tensor a row. A softmax's division comes after summing, at the nodes.
+//! Random numbers come from the caller's generator, never from torch's global one.
+
+mod data;
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::nn::Path;
 use tch::{Kind, Tensor as Values};
 
-use super::graph::{Graph, SparseRows};
-use super::layout::{Layout, Widths};
+use data::dropout;
+pub use data::{Noise, TorchFeatures, TorchGraph};
+
 use super::{
     ATTENTION_SLOPE, Activation, Aggregator, Attention, GnnError, GnnNet, LEAKY_SLOPE, Reading, Wired,
 };
 use crate::torch::descend;
-
-/// `embedding_bag`'s number for sums.
-const SUM: i64 = 0;
-
-/// Dropout: at which rate, with whose numbers.
-#[derive(Debug)]
-pub struct Noise<'a> {
-    /// Share of values that become 0; the others grow by 1 / (1 - rate).
-    pub rate: f64,
-    /// Where the random numbers come from.
-    pub rng: &'a mut ChaCha8Rng,
-}
-
-/// A graph as tensors; shared by all nets on it.
-#[derive(Debug)]
-pub struct TorchGraph {
-    /// Messages in each block.
-    sizes: Vec<i64>,
-    /// Messages a node and nodes of each block.
-    blocks: Vec<[i64; 2]>,
-    order: Vec<usize>,
-    place: Values,
-    source: Values,
-    target: Values,
-    /// (nodes, 1).
-    degree: Values,
-    /// 1 / sqrt(d_i d_j) of every message, (messages, 1).
-    gcn: Values,
-}
-
-impl TorchGraph {
-    /// The graph's tensors.
-    #[must_use]
-    pub fn new(graph: &Graph) -> Self {
-        // Exact: dropout would tell a filler from the message that it copies.
-        let layout = Layout::new(graph, Widths::Exact);
-        let index = |list: &[i32]| Values::from_slice(list).to_kind(Kind::Int64);
-        let (source, target) = (index(&layout.source), index(&layout.target));
-        let degree = Values::from_slice(&layout.degree).view([-1, 1]);
-        let gcn = (degree.index_select(0, &source) * degree.index_select(0, &target)).rsqrt();
-        Self {
-            sizes: layout.blocks.iter().map(|block| block.messages().into()).collect(),
-            blocks: layout.blocks.iter().map(|block| [block.width, block.count].map(i64::from)).collect(),
-            place: index(&layout.place),
-            order: layout.order,
-            source,
-            target,
-            degree,
-            gcn,
-        }
-    }
-
-    /// (messages, ...) reduced at the targets to (nodes, ...).
-    fn reduce(&self, messages: &Values, over: impl Fn(Values) -> Values) -> Values {
-        let shape = messages.size();
-        let parts = messages.split_with_sizes(&self.sizes, 0);
-        let reduced: Vec<Values> = (parts.iter().zip(&self.blocks))
-            .map(|(part, block)| over(part.reshape([block, &shape[1..]].concat())))
-            .collect();
-        let ordered: Vec<&Values> = self.order.iter().map(|&block| &reduced[block]).collect();
-        rows(&Values::cat(&ordered, 0), &self.place)
-    }
-
-    fn sum(&self, messages: &Values) -> Values {
-        self.reduce(messages, |part| part.sum_dim_intlist(0i64, false, None::<Kind>))
-    }
-
-    fn max(&self, messages: &Values) -> Values {
-        self.reduce(messages, |part| part.amax(0i64, false))
-    }
-
-    fn from(&self, nodes: &Values) -> Values {
-        rows(nodes, &self.source)
-    }
-
-    fn to(&self, nodes: &Values) -> Values {
-        rows(nodes, &self.target)
-    }
-}
-
-/// The rows of `x` at `index`, whatever its rank.
-fn rows(x: &Values, index: &Values) -> Values {
-    let shape = x.size();
-    let flat = Values::embedding(&x.reshape([shape[0], -1]), index, -1, false, false);
-    flat.view([&[-1], &shape[1..]].concat().as_slice())
-}
-
-/// A sparse feature matrix and its tensors.
-#[derive(Debug)]
-pub struct TorchFeatures {
-    rows: SparseRows,
-    whole: Bags,
-}
-
-/// What `embedding_bag` takes: of every row, columns and values.
-#[derive(Debug)]
-struct Bags {
-    columns: Values,
-    starts: Values,
-    values: Values,
-}
-
-impl Bags {
-    fn new(columns: &[i64], starts: &[i64], values: &[f32]) -> Self {
-        let [columns, starts] = [columns, starts].map(Values::from_slice);
-        Self { columns, starts, values: Values::from_slice(values) }
-    }
-
-    /// Rows times a weight of (features, width).
-    fn times(&self, weight: &Values) -> Values {
-        let per_entry = Some(&self.values);
-        Values::embedding_bag(weight, &self.columns, &self.starts, false, SUM, false, per_entry, true).0
-    }
-}
-
-impl TorchFeatures {
-    /// The features' tensors.
-    #[must_use]
-    pub fn new(rows: SparseRows) -> Self {
-        let wide = |list: &[u32]| list.iter().map(|&n| i64::from(n)).collect::<Vec<i64>>();
-        let whole = Bags::new(&wide(rows.columns()), &wide(rows.starts()), rows.values());
-        Self { rows, whole }
-    }
-
-    /// The matrix.
-    #[must_use]
-    pub const fn rows(&self) -> &SparseRows {
-        &self.rows
-    }
-
-    /// Dropped out: only what is left is multiplied.
-    fn dropped(&self, noise: &mut Noise<'_>) -> Bags {
-        let kept = (self.rows.values().len() as f64 * (1.0 - noise.rate)) as usize;
-        let (mut columns, mut values) = (Vec::with_capacity(kept), Vec::with_capacity(kept));
-        let mut starts = vec![0];
-        let grow = (1.0 / (1.0 - noise.rate)) as f32;
-        let keep = threshold(noise.rate);
-        for row in 0..self.rows.rows() {
-            for (column, value) in self.rows.row(row) {
-                if noise.rng.random::<u32>() >= keep {
-                    columns.push(i64::from(column));
-                    values.push(value * grow);
-                }
-            }
-            starts.push(columns.len() as i64);
-        }
-        Bags::new(&columns, &starts, &values)
-    }
-}
-
-/// A 32-bit number at or above this keeps its value.
-fn threshold(rate: f64) -> u32 {
-    (rate * f64::from(u32::MAX)) as u32
-}
-
-/// Values dropped out; as they are without noise.
-fn dropout(x: Values, noise: Option<&mut Noise<'_>>) -> Values {
-    let Some(noise) = noise else { return x };
-    if noise.rate == 0.0 {
-        return x;
-    }
-    let grow = (1.0 / (1.0 - noise.rate)) as f32;
-    let keep = threshold(noise.rate);
-    let mut words = vec![0u32; x.numel()];
-    noise.rng.fill(&mut words[..]);
-    let mask: Vec<f32> = words.into_iter().map(|word| if word >= keep { grow } else { 0.0 }).collect();
-    &x * Values::from_slice(&mask).view(x.size().as_slice())
-}
 
 /// A graph net as a tch module.
 #[derive(Debug)]
@@ -202,6 +38,13 @@ struct Layer {
     shared: Option<Values>,
     pool: Option<Pool>,
     bias: Values,
+}
+
+/// Attention weights, and what they have to be divided by: one value a target and head, above 0, so that
+/// reduced messages can be divided instead.
+struct Weights {
+    alpha: Values,
+    sums: Option<Values>,
 }
 
 #[derive(Debug)]
@@ -282,22 +125,35 @@ impl Layer {
         let layer = self.wired.layer;
         let z = z.view([-1, layer.heads.into(), layer.dim.into()]);
         let sent = graph.from(&z);
+        let pools_edges = self.pool.is_some() && !reading.pools_nodes(layer.aggregator);
+        let mut sums: Option<Values> = None;
         let messages = match layer.attention {
             Attention::Const => dropout(sent, noise),
             Attention::Gcn => sent * graph.gcn.view([-1, 1, 1]),
             _ => {
-                let alpha = self.softmax(graph, &z, reading);
+                let Weights { mut alpha, sums: of_target } = self.softmax(graph, &z, reading);
+                if pools_edges {
+                    // Their biases are not divided.
+                    alpha = of_target
+                        .as_ref()
+                        .map_or_else(|| alpha.shallow_clone(), |sums| &alpha / graph.to(sums));
+                } else {
+                    sums = of_target;
+                }
                 sent * dropout(alpha, noise.take()).unsqueeze(-1)
             }
         };
         let pooled = match &self.pool {
-            Some(pool) if !reading.pools_nodes(layer.aggregator) => pool.apply(&messages, None),
+            Some(pool) if pools_edges => pool.apply(&messages, None),
             _ => messages,
         };
         let mut y = match layer.aggregator {
             Aggregator::Max => graph.max(&pooled),
             _ => graph.sum(&pooled),
         };
+        if let Some(sums) = sums {
+            y = y / sums.unsqueeze(-1);
+        }
         let degree = graph.degree.view([-1, 1, 1]);
         if let Some(pool) = self.pool.as_ref().filter(|_| reading.pools_nodes(layer.aggregator)) {
             y = pool.apply(&y, Some(&degree));
@@ -310,18 +166,20 @@ impl Layer {
     }
 
     /// Attention weights, (messages, heads).
-    fn softmax(&self, graph: &TorchGraph, z: &Values, reading: Reading) -> Values {
+    fn softmax(&self, graph: &TorchGraph, z: &Values, reading: Reading) -> Weights {
         let scores = self.scores(graph, z, false);
-        let (grouped, back) = if reading.compat_src_softmax {
-            (self.scores(graph, z, true), true)
-        } else {
-            (scores.shallow_clone(), false)
-        };
-        let at = |nodes: &Values| if back { graph.from(nodes) } else { graph.to(nodes) };
         // The shift cancels: no gradient runs through it.
-        let largest = tch::no_grad(|| graph.max(&grouped));
-        let sums = graph.sum(&(grouped - graph.to(&largest)).exp());
-        (scores - at(&largest)).exp() / at(&sums)
+        if reading.compat_src_softmax {
+            let turned = self.scores(graph, z, true);
+            let largest = tch::no_grad(|| graph.max(&turned));
+            let sums = graph.sum(&(turned - graph.to(&largest)).exp());
+            let alpha = (scores - graph.from(&largest)).exp() / graph.from(&sums);
+            return Weights { alpha, sums: None };
+        }
+        let largest = tch::no_grad(|| graph.max(&scores));
+        let alpha = (scores - graph.to(&largest)).exp();
+        let sums = graph.sum(&alpha);
+        Weights { alpha, sums: Some(sums) }
     }
 
     /// Scores of messages, or, `turned`, of the same edges the other way round.

@@ -261,12 +261,10 @@ fn pick(probabilities: &[f64], share: f64) -> usize {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::super::super::SearchError;
-    use super::super::super::progress::{Event, Monitor};
-    use super::super::explore::tests::{Planted, settings};
-    use super::super::explore::{Trial, explore};
+    use super::super::explore::Trial;
+    use super::super::explore::tests::{Planted, run_until, settings};
     use super::*;
 
     /// Float sums of a softmax over a handful of values.
@@ -357,15 +355,7 @@ mod tests {
 
     fn run(log: &Path, trials: usize) -> Result<Vec<Trial>, SearchError> {
         tch::set_num_threads(1);
-        let stop = AtomicBool::new(false);
-        let mut count = 0;
-        let mut watch = |_: Event<'_>| {
-            count += 1;
-            stop.store(count >= trials, Ordering::Relaxed);
-        };
-        let mut monitor = Monitor { watch: &mut watch, stop: &stop };
-        let mut problem = Planted::new();
-        let mut controller = Controller::new(problem.space.clone(), ControllerConfig::default(), 7);
-        explore(&mut problem, &mut controller, &settings(Some(12e6)), Some(log), &mut monitor)
+        let mut controller = Controller::new(Planted::new().space, ControllerConfig::default(), 7);
+        run_until(&mut controller, &settings(Some(12e6)), log, trials).0
     }
 }

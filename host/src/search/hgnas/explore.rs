@@ -260,22 +260,27 @@ pub(crate) mod tests {
     #[test]
     fn an_interrupted_search_goes_on_as_if_it_had_not_been() {
         let folder = tempfile::tempdir().unwrap();
-        let whole = run_with(&folder.path().join("whole.jsonl"), usize::MAX).0.unwrap();
+        let whole = evolved(&folder.path().join("whole.jsonl"), usize::MAX).0.unwrap();
         let path = folder.path().join("cut.jsonl");
-        let (stopped, scored) = run_with(&path, 25);
+        let (stopped, scored) = evolved(&path, 25);
         assert!(matches!(stopped, Err(SearchError::Interrupted)));
         assert_eq!(scored, 25);
         // A kill may leave half a line.
         let mut text = std::fs::read_to_string(&path).unwrap();
         text.push_str("{\"trial\":25,\"tok");
         std::fs::write(&path, text).unwrap();
-        let (resumed, scored) = run_with(&path, usize::MAX);
+        let (resumed, scored) = evolved(&path, usize::MAX);
         assert_eq!((resumed.unwrap(), scored), (whole.clone(), 35));
         assert_eq!(read_complete_lines::<Trial>(&path).unwrap(), whole);
     }
 
     /// Stops after so many trials; how many were scored comes back too.
-    fn run_with(log: &Path, trials: usize) -> (Result<Vec<Trial>, SearchError>, usize) {
+    pub(crate) fn run_until(
+        proposer: &mut dyn Proposer,
+        settings: &Settings,
+        log: &Path,
+        trials: usize,
+    ) -> (Result<Vec<Trial>, SearchError>, usize) {
         let stop = AtomicBool::new(false);
         let mut count = 0;
         let mut watch = |_: Event<'_>| {
@@ -284,8 +289,11 @@ pub(crate) mod tests {
         };
         let mut monitor = Monitor { watch: &mut watch, stop: &stop };
         let mut problem = Planted::new();
-        let mut evolution = Evolution::new(problem.space.clone());
-        let found = explore(&mut problem, &mut evolution, &settings(None), Some(log), &mut monitor);
+        let found = explore(&mut problem, proposer, settings, Some(log), &mut monitor);
         (found, problem.scored)
+    }
+
+    fn evolved(log: &Path, trials: usize) -> (Result<Vec<Trial>, SearchError>, usize) {
+        run_until(&mut Evolution::new(Planted::new().space), &settings(None), log, trials)
     }
 }

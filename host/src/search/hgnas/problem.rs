@@ -73,7 +73,10 @@ impl Problem for GnnProblem<'_> {
 }
 
 /// A net's score under a seed, out of the cache or trained and kept.
-pub(super) fn trained(
+///
+/// # Errors
+/// Whatever keeps the net from training, or the cache from being written.
+pub fn trained(
     net: &GnnNet,
     seed: u64,
     scorer: &mut dyn Scorer,

@@ -4,17 +4,26 @@
 use hanas_models::gnn::GnnNet;
 use serde::{Deserialize, Serialize};
 
+use super::super::run::{self, RunDir, RunError};
 use super::explore::Settings;
 use super::finals::{FinalConfig, Finalist, Spread};
 use super::space::GnnSpace;
 use super::strategy::Strategy;
 use crate::latency::agreement::Agreement;
 
+/// [`GnnRunRecord::method`] of every run over graph nets; it tells them from runs over convnets.
+pub const METHOD: &str = "hgnas";
+
+/// Share by which a measured latency may exceed the limit (ALGORITHM 1.6, of budgets).
+pub const TOLERANCE: f64 = 0.05;
+
 /// What was asked: `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GnnRunRecord {
     /// See [`super::super::run::SCHEMA_VERSION`].
     pub schema_version: u32,
+    /// [`METHOD`].
+    pub method: String,
     /// The task's name.
     pub task: String,
     /// Name of the device, as the user gave it.
@@ -73,12 +82,42 @@ pub struct GnnVerifyRecord {
     pub error_ns: f64,
     /// The limit, ns.
     pub limit_ns: Option<f64>,
-    /// Whether the latency is within the limit.
+    /// Whether the latency is within the limit and [`TOLERANCE`].
     pub within_limit: Option<bool>,
     /// Test accuracy of the exported weights, as trained.
     pub trained_accuracy: f64,
-    /// Test accuracy of what the device answers.
-    pub device_accuracy: f64,
+    /// Test accuracy of what the device answers; none where the graph was not at hand or not asked for.
+    pub device_accuracy: Option<f64>,
     /// Why the measurement is not to be trusted; empty where it is.
     pub doubts: Vec<String>,
+}
+
+impl GnnRunRecord {
+    /// Reads a run's record.
+    ///
+    /// # Errors
+    /// [`RunError`] where it is missing, damaged or of another version.
+    pub fn load(dir: &RunDir) -> Result<Self, RunError> {
+        run::load(&dir.file("run.json"))
+    }
+}
+
+impl GnnNetRecord {
+    /// Reads what came out of a run.
+    ///
+    /// # Errors
+    /// As [`GnnRunRecord::load`].
+    pub fn load(dir: &RunDir) -> Result<Self, RunError> {
+        run::load(&dir.file("net.json"))
+    }
+}
+
+impl GnnVerifyRecord {
+    /// Reads what a device said of a run's net.
+    ///
+    /// # Errors
+    /// As [`GnnRunRecord::load`].
+    pub fn load(dir: &RunDir) -> Result<Self, RunError> {
+        run::load(&dir.file("verify.json"))
+    }
 }

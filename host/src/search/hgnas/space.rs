@@ -67,7 +67,7 @@ impl GnnSpace {
         heads_only: bool,
     ) -> Result<Self, SearchError> {
         if pairs.is_empty() || pairs.iter().any(|&(heads, dim)| heads == 0 || dim == 0) {
-            let complaint = "the hardware-aware space has no pair of heads and dim, or an empty one; run 'hanas space build'";
+            let complaint = "the hardware-aware space has no pair of heads and dim, or an empty one; run `hanas graph space`";
             return Err(SearchError::Config(complaint.to_owned()));
         }
         Ok(Self { features, classes, sizes: Sizes::Pairs { pairs, heads_only } })

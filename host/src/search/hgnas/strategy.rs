@@ -21,6 +21,16 @@ pub enum Strategy {
 }
 
 impl Strategy {
+    /// Its name, as on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rl => "rl",
+            Self::Random => "random",
+            Self::Evolution => "evolution",
+        }
+    }
+
     /// A fresh strategy over a space. Without feature `torch` there is no controller.
     ///
     /// # Errors

@@ -1,0 +1,154 @@
+//! `hanas train` of a run over graph nets: weights and ONNX of the net that its search found.
+
+use std::path::Path;
+
+use hanas_models::gnn::layout::OnGraph;
+use hanas_models::gnn::onnx::{Placement, lower};
+use hanas_models::onnx::Init;
+use serde::Serialize;
+
+use super::context::Global;
+use super::gnn::{Trainer, digest};
+use super::graph_run::GraphRun;
+use super::output::{Format, json, text};
+use super::progress::Progress;
+use super::{Interrupted, interrupt};
+use crate::data::graph::GraphData;
+use crate::search::checkpoint::save_weights;
+use crate::search::hgnas::cache::{ScoreCache, Setting};
+use crate::search::hgnas::explore::Score;
+use crate::search::hgnas::finals::Spread;
+use crate::search::hgnas::problem::trained;
+use crate::search::run::{RunDir, SCHEMA_VERSION, write_whole};
+use crate::train::child::ChildConfig;
+use crate::train::record::GraphTrainRecord;
+
+/// What the user may change.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Changes {
+    /// 300 epochs without an early end.
+    pub(super) paper: bool,
+    /// Epochs.
+    pub(super) epochs: Option<u32>,
+    /// The first seed.
+    pub(super) seed: Option<u64>,
+    /// Trainings.
+    pub(super) runs: Option<u64>,
+}
+
+/// Settings, first seed and one score a seed; scores that are known already are not trained for.
+struct Plan {
+    config: ChildConfig,
+    first_seed: u64,
+    runs: u64,
+    known: Vec<Score>,
+}
+
+impl Plan {
+    /// Unchanged, the trainings are those of the search's final, whose scores the run holds.
+    fn new(run: &GraphRun, changes: Changes) -> Self {
+        let mut config = run.child;
+        if changes.paper {
+            config = ChildConfig { epochs: ChildConfig::paper().epochs, patience: None, ..config };
+        }
+        config.epochs = changes.epochs.unwrap_or(config.epochs);
+        let own_seed = run.record.settings.seed.wrapping_add(1);
+        let first_seed = changes.seed.unwrap_or(own_seed);
+        let found = run.net.finalists.first().map_or_else(Vec::new, |first| first.scores.clone());
+        let known = if config == run.child && first_seed == own_seed { found } else { Vec::new() };
+        let runs = changes.runs.unwrap_or(known.len().max(1) as u64);
+        Self { config, first_seed, runs, known: known.into_iter().take(runs as usize).collect() }
+    }
+}
+
+#[derive(Serialize)]
+struct Outcome<'a> {
+    run: &'a Path,
+    net: &'a str,
+    #[serde(flatten)]
+    record: GraphTrainRecord,
+}
+
+/// Runs the command.
+pub(super) fn run(
+    global: &Global,
+    dir: &RunDir,
+    folder: Option<&Path>,
+    changes: Changes,
+) -> anyhow::Result<()> {
+    let run = GraphRun::open(dir)?;
+    let data = run.data(folder)?;
+    let record = retrain(global, &run, &data, changes)?;
+    let outcome = Outcome { run: dir.path(), net: &run.net.summary, record };
+    print(global, &outcome)
+}
+
+/// Trains as often as planned, then once more under the best seed, whose weights and ONNX are kept.
+pub(super) fn retrain(
+    global: &Global,
+    run: &GraphRun,
+    data: &GraphData,
+    changes: Changes,
+) -> anyhow::Result<GraphTrainRecord> {
+    let Plan { config, first_seed, runs, known: mut scores } = Plan::new(run, changes);
+    config.check().map_err(super::Usage)?;
+    let mut trainer = Trainer::new(data, config);
+    if (scores.len() as u64) < runs {
+        let setting = Setting { child: serde_json::to_string(&config)?, data: digest(data) };
+        let mut cache = ScoreCache::open(&run.dir.file("scores.jsonl"), setting)?;
+        let mut progress = Progress::new("train", runs, global.quiet);
+        interrupt::watch();
+        while (scores.len() as u64) < runs {
+            if interrupt::asked() {
+                let kept = "the same command goes on from the last training".to_owned();
+                return Err(Interrupted { kept }.into());
+            }
+            let seed = first_seed.wrapping_add(scores.len() as u64);
+            let score = trained(&run.net.net, seed, &mut trainer, &mut cache);
+            scores.push(score.map_err(|error| anyhow::anyhow!(error))?);
+            progress.at(scores.len() as u64, "trainings");
+        }
+    }
+    let best = (0..scores.len()).max_by(|&a, &b| scores[a].validation.total_cmp(&scores[b].validation));
+    let seed = first_seed.wrapping_add(best.unwrap_or(0) as u64);
+    let (result, weights) = trainer.train(&run.net.net, seed)?;
+    save_weights(&run.dir.weights(), &weights)?;
+    let on = OnGraph::new(&data.graph, &data.features);
+    let onnx = lower(&run.net.net, &on, config.reading, Init::Weights(&weights), Placement::Inside)?;
+    write_whole(&run.dir.onnx(), &onnx)?;
+    let spread = |of: fn(&Score) -> f64| Spread::new(&scores.iter().map(of).collect::<Vec<_>>());
+    let record = GraphTrainRecord {
+        schema_version: SCHEMA_VERSION,
+        config,
+        runs: scores.len(),
+        validation: spread(|score| score.validation),
+        test: spread(|score| score.test),
+        seed,
+        result,
+    };
+    record.save(&run.dir)?;
+    Ok(record)
+}
+
+fn print(global: &Global, outcome: &Outcome<'_>) -> anyhow::Result<()> {
+    if global.format == Format::Json {
+        return json(outcome);
+    }
+    let GraphTrainRecord { runs, validation, test, seed, result, .. } = &outcome.record;
+    let run = outcome.run.display();
+    text(&format!(
+        "{}\nover {runs} training(s): validation {}, test {}\nkept seed {seed}: validation {:.2}%, test {:.2}%, at epoch {} of {}\nnext: hanas export {run}; hanas verify {run} --device ...\n",
+        outcome.net,
+        percent(*validation),
+        percent(*test),
+        100.0 * result.val_accuracy,
+        100.0 * result.test_accuracy,
+        result.best_epoch + 1,
+        result.epochs,
+    ))
+}
+
+/// A mean and deviation in percent.
+pub(super) fn percent(spread: Option<Spread>) -> String {
+    spread.map_or_else(String::new, |of| format!("{:.2}% (sd {:.2})", 100.0 * of.mean, 100.0 * of.sd))
+}

@@ -1,0 +1,167 @@
+//! Graph nets as a user searches them: profile, space, search, training, export, verification and report;
+//! a search that is interrupted; and what goes wrong there.
+
+#![cfg(feature = "torch")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hanas_tests::agent::Agent;
+use hanas_tests::host::{Host, finish};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// Whatever does not come within this does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const TASK: [&str; 3] = ["--task", "planted-gnn", "--quiet"];
+
+/// The small settings of every search here; what the predictor is worth after so few nets is no matter.
+const SMALL: [&str; 9] =
+    ["--latency-nets", "60", "--epochs", "4", "--retrain", "1,2", "--allow-noisy", "--seed", "3"];
+
+fn search<'a>(device: &'a str, out: &'a str, words: &[&'a str]) -> Vec<&'a str> {
+    let target = ["--device", device, "--out", out];
+    [&["search", "hgnas"], words, &TASK[..], &target[..], &SMALL[..]].concat()
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn lines(path: &Path) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+/// Of a net's name: `FEATURES>LAYER>LAYER>CLASSES`.
+fn first_layer(name: &str) -> &str {
+    name.split('>').nth(1).unwrap()
+}
+
+/// Heads and dim of the first layer of every trial.
+fn pairs_tried(log: &Path) -> BTreeSet<String> {
+    let pair = |line: &str| -> String {
+        let trial: Value = serde_json::from_str(line).unwrap();
+        first_layer(trial["key"].as_str().unwrap()).rsplit('/').next().unwrap().to_owned()
+    };
+    fs::read_to_string(log).unwrap().lines().map(pair).collect()
+}
+
+#[test]
+fn a_graph_net_goes_all_the_way() {
+    let host = Host::default();
+    let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
+    let device = ["--device", agent.url()];
+    let verify = |more: &[&str]| {
+        let words = ["verify", "run", "--samples", "4", "--allow-noisy", "--quiet"];
+        host.json(&[&words[..], &device[..], more].concat())
+    };
+    let few = ["--pairs", "84", "--samples", "4", "--allow-noisy"];
+    let profiled = host.run(&[&["graph", "profile"], &TASK[..], &device[..], &few[..]].concat());
+    assert_eq!(profiled.code, Some(0), "{}", profiled.stderr);
+    let space = host.json(&[&["graph", "space"], &TASK[..]].concat());
+    let pair = |choice: &Value| format!("{}x{}", choice["point"][0], choice["point"][1]);
+    let choices: BTreeSet<String> = space["choices"].as_array().unwrap().iter().map(pair).collect();
+    assert_eq!(choices.len(), 42);
+    let shown = host.run(&["space", "show", "--task", "planted-gnn"]).stdout;
+    assert!(choices.iter().all(|choice| shown.contains(choice)) && shown.contains("2597 skipped"), "{shown}");
+
+    let found = host.json(&search(
+        agent.url(),
+        "run",
+        &["--space", "hgnas", "--strategy", "random", "--samples", "6"],
+    ));
+    let tried = pairs_tried(&host.path("run/search.jsonl"));
+    assert!(!tried.is_empty() && tried.is_subset(&choices), "{tried:?}");
+    assert_eq!(found["net"]["runs"], 2);
+    let kept = read(&host.path("run/train.json"));
+    let accuracy = kept["result"]["test_accuracy"].as_f64().unwrap();
+    assert_eq!(found["verify"]["trained_accuracy"].as_f64(), Some(accuracy));
+    assert_eq!(found["verify"]["device_accuracy"].as_f64(), Some(accuracy));
+
+    // Trained again it is the same net, and export gives it out.
+    let onnx = fs::read(host.path("run/net.onnx")).unwrap();
+    let again = host.json(&["train", "run", "--quiet"]);
+    assert_eq!((&again["seed"], &again["result"]), (&kept["seed"], &kept["result"]));
+    assert!(fs::read(host.path("run/net.onnx")).unwrap() == onnx);
+    let _ = host.json(&["export", "run", "--output", "out.onnx"]);
+    assert!(fs::read(host.path("out.onnx")).unwrap() == onnx);
+    assert_eq!(verify(&[])["device_accuracy"].as_f64(), Some(accuracy));
+
+    // Trained otherwise it is another net, and the device follows.
+    let other = host.json(&["train", "run", "--runs", "2", "--epochs", "5", "--seed", "9", "--quiet"]);
+    assert_eq!((&other["runs"], &other["result"]["epochs"]), (&2.into(), &5.into()));
+    assert!(fs::read(host.path("run/net.onnx")).unwrap() != onnx);
+    assert_eq!(verify(&[])["device_accuracy"], other["result"]["test_accuracy"]);
+    assert_eq!(verify(&["--check-images", "0"])["device_accuracy"], Value::Null);
+
+    let report = host.run(&["report", "run", "--task", "planted-gnn", "--output", "page.html"]);
+    assert_eq!(report.code, Some(0), "{}", report.stderr);
+    let page = fs::read_to_string(host.path("page.html")).unwrap();
+    let net = first_layer(found["net"]["summary"].as_str().unwrap());
+    for part in
+        [net, "run: validation accuracy", "heads x dim", "Search space of graph nets", "on the device"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    let replayed = host.json(&["replay"]);
+    let what = |of: &&Value| of["what"].as_str().unwrap().contains("hgnas");
+    let spaces: Vec<&Value> = replayed["results"].as_array().unwrap().iter().filter(what).collect();
+    assert!(!spaces.is_empty() && spaces.iter().all(|of| of["replayed"] == "same"), "{replayed}");
+
+    // A net that answers otherwise than it was trained is found out.
+    let altered = fs::read_to_string(host.path("run/train.json")).unwrap();
+    let mut altered: Value = serde_json::from_str(&altered).unwrap();
+    altered["result"]["test_accuracy"] = 0.123.into();
+    fs::write(host.path("run/train.json"), altered.to_string()).unwrap();
+    let words = ["verify", "run", "--samples", "4", "--allow-noisy", "--quiet"];
+    let refused = host.run(&[&words[..], &device[..]].concat());
+    assert!(refused.complaint(1).contains("otherwise than training"), "{}", refused.stderr);
+    // And what does not fit a graph net is named.
+    assert!(
+        host.run(&["train", "run", "--no-teacher"]).complaint(2).contains("--no-teacher is for convnets")
+    );
+    assert!(host.run(&["export", "run", "--batch", "2"]).complaint(2).contains("whole graph"));
+    fs::remove_file(host.path("run/train.json")).unwrap();
+    assert!(host.run(&[&words[..], &device[..]].concat()).complaint(1).contains("hanas train run"));
+    let profile = host.run(&[&["profile"], &TASK[..], &device[..]].concat());
+    assert_eq!(profile.code, Some(2));
+    assert!(profile.stderr.contains("hanas graph profile --task planted-gnn"), "{}", profile.stderr);
+}
+
+/// With the same latencies a search that was interrupted makes the trials of one that was not.
+#[test]
+fn an_interrupted_search_is_the_uninterrupted_one() {
+    let host = Host::default();
+    let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
+    for (strategy, whole, cut) in [("evolution", "a", "b"), ("rl", "c", "d")] {
+        let words = ["--strategy", strategy, "--samples", "16"];
+        let log = |run: &str| host.path(run).join("search.jsonl");
+        if whole != "a" {
+            fs::create_dir(host.path(whole)).unwrap();
+            fs::copy(host.path("a/latencies.jsonl"), host.path("c/latencies.jsonl")).unwrap();
+        }
+        let _ = host.json(&search(agent.url(), whole, &words));
+        fs::create_dir(host.path(cut)).unwrap();
+        fs::copy(host.path("a/latencies.jsonl"), host.path(cut).join("latencies.jsonl")).unwrap();
+        let child = host.spawn(&search(agent.url(), cut, &words));
+        let start = Instant::now();
+        while lines(&log(cut)) < 2 {
+            assert!(start.elapsed() < PATIENCE, "no trial ends");
+            thread::sleep(Duration::from_millis(2));
+        }
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let ended = finish(child);
+        let kept = ended.stderr.contains("goes on from the last trial");
+        assert!(ended.code == Some(130) && kept, "{:?}: {}", ended.code, ended.stderr);
+        assert!(lines(&log(cut)) < 16, "it was interrupted in time");
+        let other = search(agent.url(), cut, &["--strategy", strategy, "--samples", "17"]);
+        assert!(host.run(&other).complaint(1).contains("holds another run"));
+        let found = host.json(&search(agent.url(), cut, &words));
+        assert_eq!(found["verify"]["device_accuracy"], found["verify"]["trained_accuracy"]);
+        assert!(fs::read(log(cut)).unwrap() == fs::read(log(whole)).unwrap(), "{strategy}");
+    }
+}
