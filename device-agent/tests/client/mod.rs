@@ -231,7 +231,11 @@ impl Client {
     fn step<T>(&mut self, pick: &mut impl FnMut(&ToHost<'_>) -> Option<T>) -> std::io::Result<Option<T>> {
         if self.input.is_empty() {
             let mut buffer = vec![0; 64 * 1024];
-            let read = self.reader.read(&mut buffer)?;
+            let read = match self.reader.read(&mut buffer) {
+                // A read with a deadline is not taken up again after a signal.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(None),
+                read => read?,
+            };
             if read == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
