@@ -1,15 +1,10 @@
 #!/usr/bin/env bash
 # The agent built for aarch64, under an emulator: the whole protocol over TCP, unix socket, serial line and
 # streams, limits and the worker's death, lost links, planted profiles, and numbers like this machine's.
-# Ends with 77 where it cannot be built or emulated here. `aarch64.sh armv7` does the same for 32-bit ARM.
+# Ends with 77 where it cannot be built or emulated here.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-arch=${1:-aarch64}
-case $arch in
-    aarch64) emulator=qemu-aarch64-static ;;
-    armv7) emulator=qemu-arm-static ;;
-    *) echo "usage: tests/boards/aarch64.sh [aarch64|armv7]" >&2; exit 2 ;;
-esac
+arch=aarch64 emulator=qemu-aarch64-static
 if ! command -v "$emulator" >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         qemu-user-static; } >/dev/null 2>&1 </dev/null || true
