@@ -11,10 +11,10 @@ ifneq ($(CARGO_TARGET_DIR),)
 $(error CARGO_TARGET_DIR is set; unset it, the binaries find libtorch relative to ./target)
 endif
 
-.PHONY: help setup build demo test bench lint doc clean
+.PHONY: help setup build demo test test-boards hil agent-aarch64 bench lint doc clean
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: ## libtorch into third_party/ (once)
 	@models/libtorch/setup.sh third_party/libtorch
@@ -28,6 +28,15 @@ demo: build ## Profile, search, train, export and verify on this machine; writes
 test: build ## All tests
 	$(CARGO) test --release --locked --workspace
 	$(CARGO) check --release --locked -p hanas --no-default-features
+
+test-boards: build ## Agents for other processors, on emulators; WITHOUT="aarch64" for fewer
+	tests/boards/run.sh $(WITHOUT)
+
+hil: build ## Pass or fail for each board of tests/hil; BOARDS="local raspberry-pi" for some
+	target/release/hil $(BOARDS)
+
+agent-aarch64: ## The agent for 64-bit ARM boards, target/boards/hanas-agent-aarch64
+	device-agent/cross.sh aarch64
 
 bench: build ## The figures, as a table and in target/figures.json; ONLY="reruns racing" for some
 	target/release/figures $(ONLY)

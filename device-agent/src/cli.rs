@@ -73,6 +73,9 @@ struct Serve {
     /// Address space that the worker may take [default: three quarters of the memory].
     #[arg(long, value_name = "SIZE", value_parser = read_size)]
     memory_limit: Option<u64>,
+    /// Start the worker through this command, as `chrt --fifo 10`, or an emulator; split at spaces.
+    #[arg(long, value_name = "COMMAND", default_value = "")]
+    worker_prefix: String,
     /// How long one load or run may take.
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = read_duration)]
     run_limit: Duration,
@@ -95,6 +98,10 @@ struct RuntimeArgs {
     /// The scripted runtime's script.
     #[arg(long, value_name = "FILE", required_if_eq("runtime", "scripted"))]
     script: Option<PathBuf>,
+    /// ONNX Runtime's library: libonnxruntime.so.* of the Python wheel `onnxruntime`, or any other build
+    /// [default: the system's libonnxruntime.so].
+    #[arg(long, value_name = "FILE", env = "ORT_DYLIB_PATH")]
+    ort_library: Option<PathBuf>,
     /// Threads of the runtime.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: u16,
@@ -191,8 +198,10 @@ impl Serve {
         let memory_limit_bytes = self.memory_limit.unwrap_or(if most == 0 { u64::MAX } else { most });
         let worker = WorkerSettings {
             program: OWN_PROGRAM.into(),
+            prefix: self.worker_prefix.split_whitespace().map(str::to_owned).collect(),
             runtime: self.runtime.runtime,
             script: self.runtime.script.clone(),
+            ort_library: self.runtime.ort_library.clone(),
             threads: self.runtime.threads,
             pin: self.pin,
             memory_limit_bytes,
@@ -208,8 +217,11 @@ impl Worker {
     fn settings(&self) -> WorkerSettings {
         WorkerSettings {
             program: OWN_PROGRAM.into(),
+            // A worker starts none.
+            prefix: Vec::new(),
             runtime: self.runtime.runtime,
             script: self.runtime.script.clone(),
+            ort_library: self.runtime.ort_library.clone(),
             threads: self.runtime.threads,
             pin: self.pin,
             memory_limit_bytes: self.memory_limit,

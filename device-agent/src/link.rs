@@ -3,6 +3,7 @@
 //! A TCP or unix socket gives a stream per host. A serial line and stdin/stdout are one stream; a
 //! serial line that hangs up is opened again and waits for the next hello.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
@@ -13,7 +14,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serialport::TTYPort;
+
+use crate::log;
 
 /// How long a lost serial port is left alone before it is opened again.
 const REOPEN: Duration = Duration::from_millis(500);
@@ -101,7 +105,7 @@ pub enum Listener {
     /// Bound unix socket and its path.
     Unix(UnixListener, PathBuf),
     /// An open serial port, its path and bits a second.
-    Serial(TTYPort, PathBuf, u32),
+    Serial(Port, PathBuf, u32),
     /// Stdin and stdout.
     Stdio,
 }
@@ -116,7 +120,7 @@ impl Listener {
             Endpoint::Tcp(address) => bind_tcp(address),
             Endpoint::Unix(path) => bind_unix(path),
             Endpoint::Serial { path, baud } => {
-                let port = open_serial(path, *baud)
+                let port = Port::open(path, *baud)
                     .map_err(|error| LinkError::Serial { path: path.clone(), error })?;
                 Ok(Self::Serial(port, path.clone(), *baud))
             }
@@ -238,17 +242,45 @@ fn unix_link(stream: UnixStream, path: &Path) -> io::Result<Link> {
     })
 }
 
-fn open_serial(path: &Path, baud: u32) -> serialport::Result<TTYPort> {
-    let builder = serialport::new(path.to_string_lossy(), baud).timeout(SERIAL_PATIENCE);
-    TTYPort::open(&builder)
+/// An open serial line.
+#[derive(Debug)]
+pub enum Port {
+    /// One with a rate.
+    Line(TTYPort),
+    /// A terminal on a system that cannot set rates, which is an emulator. It is raw all the same.
+    Rateless(File),
 }
 
-fn serve_serial(port: TTYPort, path: &Path, baud: u32, serve: &impl Fn(Link)) -> io::Result<()> {
+impl Port {
+    fn open(path: &Path, baud: u32) -> serialport::Result<Self> {
+        let builder = serialport::new(path.to_string_lossy(), baud).timeout(SERIAL_PATIENCE);
+        TTYPort::open(&builder).map(Self::Line).or_else(|error| {
+            // Raw mode was set before the rate could not be.
+            let file = File::options().read(true).write(true).open(path).map_err(|_| error.clone())?;
+            match rustix::termios::tcgetattr(&file) {
+                Err(Errno::NOSYS) => Ok(Self::Rateless(file)),
+                _ => Err(error),
+            }
+        })
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Line(port) => Ok(Self::Line(port.try_clone_native()?)),
+            Self::Rateless(file) => file.try_clone().map(Self::Rateless),
+        }
+    }
+}
+
+fn serve_serial(port: Port, path: &Path, baud: u32, serve: &impl Fn(Link)) -> io::Result<()> {
+    if matches!(port, Port::Rateless(_)) {
+        log::line(format_args!("{}: this system sets no rates; it stays at what it has", path.display()));
+    }
     let mut next = Some(port);
     loop {
-        let opened = next.take().map_or_else(|| open_serial(path, baud), Ok);
+        let opened = next.take().map_or_else(|| Port::open(path, baud), Ok);
         if let Ok(port) = opened
-            && let Ok(writer) = port.try_clone_native()
+            && let Ok(writer) = port.try_clone()
         {
             serve(Link {
                 reader: Box::new(Patient(port)),
@@ -262,12 +294,16 @@ fn serve_serial(port: TTYPort, path: &Path, baud: u32, serve: &impl Fn(Link)) ->
 }
 
 /// A serial port whose timeouts are nobody's concern.
-struct Patient(TTYPort);
+struct Patient(Port);
 
 impl Read for Patient {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.0.read(buffer) {
+            let read = match &mut self.0 {
+                Port::Line(port) => port.read(buffer),
+                Port::Rateless(file) => file.read(buffer),
+            };
+            match read {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 read => return read,
             }
@@ -278,7 +314,11 @@ impl Read for Patient {
 impl Write for Patient {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.0.write(bytes) {
+            let written = match &mut self.0 {
+                Port::Line(port) => port.write(bytes),
+                Port::Rateless(file) => file.write(bytes),
+            };
+            match written {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 written => return written,
             }

@@ -1,6 +1,6 @@
 //! The worker's process: started, ordered, killed, and its end put into words.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -57,8 +57,7 @@ impl WorkerProcess {
         generation: u32,
         mut reports: Box<dyn Reports>,
     ) -> io::Result<Self> {
-        let mut child = Command::new(&settings.program)
-            .arg0("hanas-agent")
+        let mut child = program(settings)
             .args(settings.arguments())
             // A backtrace would be its last words, instead of what happened.
             .env("RUST_BACKTRACE", "0")
@@ -119,6 +118,20 @@ impl WorkerProcess {
     }
 }
 
+/// The command that is the agent's program.
+fn program(settings: &WorkerSettings) -> Command {
+    let Some((first, rest)) = settings.prefix.split_first() else {
+        let mut command = Command::new(&settings.program);
+        command.arg0("hanas-agent");
+        return command;
+    };
+    let mut command = Command::new(first);
+    // `/proc/self/exe` would be the other program there; the file that it stands for is the agent.
+    let own = fs::read_link(&settings.program).unwrap_or_else(|_| settings.program.clone());
+    command.args(rest).arg(own);
+    command
+}
+
 fn reap(child: &Mutex<Child>) -> Option<ExitStatus> {
     let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
     // Its pipe is closed, so it is dying; whatever it is doing, it is of no more use.
@@ -133,8 +146,10 @@ fn last_words(stderr: impl Read) -> String {
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
         let text = String::from_utf8_lossy(&line);
-        // Rust's own hint about backtraces follows the line that says what happened.
-        if !text.trim().is_empty() && !text.starts_with("note:") {
+        // Rust's own hint about backtraces, and an emulator's word on the signal, follow the line that says
+        // what happened.
+        let follows = ["note:", "qemu: uncaught target signal"].iter().any(|begin| text.starts_with(begin));
+        if !text.trim().is_empty() && !follows {
             last = text.trim().chars().take(LAST_WORDS).collect();
         }
         line.clear();

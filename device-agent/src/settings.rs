@@ -22,10 +22,14 @@ pub struct Settings {
 pub struct WorkerSettings {
     /// The agent's own program.
     pub program: PathBuf,
+    /// What the program is started through, and its arguments; none: it is started itself.
+    pub prefix: Vec<String>,
     /// Which runtime.
     pub runtime: RuntimeKind,
     /// The scripted runtime's script.
     pub script: Option<PathBuf>,
+    /// ONNX Runtime's library; none: the system's own.
+    pub ort_library: Option<PathBuf>,
     /// Threads of the runtime.
     pub threads: u16,
     /// Which processor the worker is bound to.
@@ -62,6 +66,9 @@ impl WorkerSettings {
         if let Some(script) = &self.script {
             arguments.extend(["--script".into(), script.clone().into()]);
         }
+        if let Some(library) = &self.ort_library {
+            arguments.extend(["--ort-library".into(), library.clone().into()]);
+        }
         arguments
     }
 }
@@ -71,6 +78,8 @@ impl WorkerSettings {
 pub enum RuntimeKind {
     /// tract, on the processor.
     Tract,
+    /// ONNX Runtime, on the processor; its library is loaded from --ort-library.
+    Ort,
     /// Nothing: any content loads and a run does nothing. Shows what measuring itself costs.
     Null,
     /// A script says how long each run takes; for tests.
@@ -81,6 +90,7 @@ impl RuntimeKind {
     const fn name(self) -> &'static str {
         match self {
             Self::Tract => "tract",
+            Self::Ort => "ort",
             Self::Null => "null",
             Self::Scripted => "scripted",
         }

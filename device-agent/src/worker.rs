@@ -25,7 +25,7 @@ use crate::context::{Probe, clock_resolution_ns};
 use crate::limits::{self, LimitError};
 use crate::measure::{Desk, Outcome, measure};
 use crate::orders::{Inbox, Order, Ready, Report, put};
-use crate::runtime::{self, Model, Runtime, ScriptError, Trouble};
+use crate::runtime::{self, BuildError, Model, Runtime, Trouble};
 use crate::settings::WorkerSettings;
 
 /// Reports wait this long at most to be sent together.
@@ -52,9 +52,9 @@ pub enum WorkerError {
     /// A limit cannot be set.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// The script cannot be used.
+    /// The runtime cannot be had.
     #[error(transparent)]
-    Script(#[from] ScriptError),
+    Runtime(#[from] BuildError),
     /// The pipe or the slot file failed.
     #[error("the pipe to the supervisor: {0}")]
     Pipe(#[from] io::Error),

@@ -2,7 +2,7 @@
 
 mod client;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use client::{Agent, Client, PATIENCE, PLAN, Taken, What, assert_whole, command, timings};
@@ -180,21 +180,25 @@ fn a_stop_ends_a_job_between_runs_and_what_was_taken_arrives() {
 #[test]
 fn the_command_line_refuses_what_is_not_safe_or_not_there() {
     let run = |arguments: &[&str]| {
-        let output: std::process::Output =
-            Command::new(env!("CARGO_BIN_EXE_hanas-agent")).args(arguments).output().unwrap();
+        let output = command(arguments).stderr(Stdio::piped()).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
-    let (code, text) = run(&["serve", "--tcp", "0.0.0.0:7700"]);
+    let (code, text) = run(&["--tcp", "0.0.0.0:7700"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("ssh -L") && text.lines().count() == 1, "{text}");
-    assert_eq!(run(&["serve"]).0, Some(2));
-    assert_eq!(run(&["serve", "--tcp", "127.0.0.1:0", "--memory-limit", "lots"]).0, Some(2));
-    let (code, text) = run(&["serve", "--tcp", "127.0.0.1:0", "--pin", "999"]);
+    assert_eq!(run(&[]).0, Some(2));
+    assert_eq!(run(&["--tcp", "127.0.0.1:0", "--memory-limit", "lots"]).0, Some(2));
+    let (code, text) = run(&["--tcp", "127.0.0.1:0", "--pin", "999"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("processor 999") && text.contains("--pin none"), "{text}");
-    let (code, text) = run(&["serve", "--serial", "/dev/no-such-port"]);
+    let (code, text) = run(&["--serial", "/dev/no-such-port"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("/dev/no-such-port"), "{text}");
+    if cfg!(not(feature = "ort")) {
+        let (code, text) = run(&["--tcp", "127.0.0.1:0", "--runtime", "ort"]);
+        assert_eq!(code, Some(1));
+        assert!(text.contains("--features ort") && text.lines().count() == 1, "{text}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod client;
 
-use client::{Agent, PLAN, What, assert_whole, timings};
+use client::{Agent, PLAN, What, assert_whole, emulator_and_program, timings};
 use hanas_models::layer::{Layer, LayerKind};
 use hanas_models::onnx::{Init, lower};
 use hanas_models::resnet::Family;
@@ -62,7 +62,11 @@ fn model(nodes: Vec<pb::NodeProto>, input: &[Option<i64>], initializer: Vec<pb::
 
 /// Some hundred bytes that ask for 549 GB.
 fn hostile() -> Vec<u8> {
-    let side = 1i64 << 18;
+    asking_for(1 << 18)
+}
+
+/// Some hundred bytes that ask for `side` x `side` numbers of 4 bytes or more.
+fn asking_for(side: i64) -> Vec<u8> {
     let shape = pb::TensorProto {
         name: "shape".into(),
         dims: vec![2],
@@ -107,6 +111,25 @@ fn a_hostile_model_kills_the_worker_at_most_and_the_fault_says_of_what() {
     client.load(0, &good, LOAD).unwrap();
     assert_whole(&client.measure(2, PLAN));
     assert_ne!(agent.workers(), before);
+}
+
+/// An emulator does not pass the worker's own limit on to the system, so the command sets it as well: the
+/// machine has what is asked for, the worker may not.
+#[test]
+fn a_worker_is_started_through_another_command_and_held_to_its_memory() {
+    let through = ["env", "HANAS_MARK=here", "prlimit", &format!("--as={}", 2u64 << 30)].join(" ");
+    let prefix = format!("{through} {}", emulator_and_program().0.join(" "));
+    let agent = Agent::tcp(&["--memory-limit", "2G", "--worker-prefix", &prefix]);
+    let mut client = agent.open(1);
+    client.load(0, &model(vec![node("Relu", &["x"], "y")], &[Some(1)], vec![]), LOAD).unwrap();
+    let worker = agent.workers()[0];
+    let environment = std::fs::read(format!("/proc/{worker}/environ")).unwrap();
+    assert!(environment.windows(15).any(|part| part == b"HANAS_MARK=here"));
+
+    let four_gib = asking_for(1 << 15);
+    let fault = client.load(1, &four_gib, LOAD).unwrap_err();
+    assert_eq!(fault.code, FaultCode::TooLarge, "{fault:?}");
+    assert_whole(&client.measure(1, PLAN));
 }
 
 #[test]

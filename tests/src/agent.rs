@@ -7,6 +7,25 @@ use std::process::{Child, Command, Stdio};
 
 use crate::program;
 
+/// The command of an agent to be tested instead of this build's: `qemu-aarch64-static PATH`, split at
+/// spaces. All but the last word are what its worker is started through as well.
+pub const OTHER_AGENT: &str = "HANAS_TEST_AGENT";
+
+/// Whether another agent than this build's is tested.
+#[must_use]
+pub fn is_other() -> bool {
+    std::env::var_os(OTHER_AGENT).is_some_and(|text| !text.is_empty())
+}
+
+/// What the agent under test is started through, and its program.
+fn emulator_and_program() -> (Vec<String>, String) {
+    let text = std::env::var(OTHER_AGENT).unwrap_or_default();
+    let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    let own = || program("hanas-agent").to_str().expect("paths of tests are plain").to_owned();
+    let program = words.pop().unwrap_or_else(own);
+    (words, program)
+}
+
 /// A running `hanas-agent serve`.
 #[derive(Debug)]
 pub struct Agent {
@@ -31,13 +50,15 @@ impl Agent {
     /// Where it does not start.
     #[must_use]
     pub fn start(options: &[&str]) -> Self {
-        let mut child = Command::new(program("hanas-agent"))
-            .arg("serve")
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("hanas-agent starts");
+        let (emulator, own) = emulator_and_program();
+        let mut words = emulator.iter().chain([&own]);
+        let mut command = Command::new(words.next().unwrap_or(&own));
+        command.args(words).arg("serve").args(options);
+        if !emulator.is_empty() {
+            command.args(["--worker-prefix", &emulator.join(" ")]);
+        }
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("hanas-agent starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its stdout is a pipe");
         BufReader::new(stdout).read_line(&mut line).expect("its stdout can be read");

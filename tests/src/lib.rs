@@ -4,13 +4,15 @@
 //! - [`host`]: `hanas` with a store and an inventory of its own, and what its store then holds;
 //! - [`mod@line`]: a serial line between two programs, slow and faulty as asked;
 //! - [`own`]: a small task of a user's own, with its images;
-//! - [`planted`]: a scripted device whose best widths are known beforehand.
+//! - [`planted`]: a scripted device whose best widths are known beforehand;
+//! - [`same`]: one model on two devices, and how far apart their answers are.
 
 pub mod agent;
 pub mod host;
 pub mod line;
 pub mod own;
 pub mod planted;
+pub mod same;
 
 use std::path::PathBuf;
 

@@ -1,12 +1,16 @@
 //! What runs a model: content and a slot in, times and outputs out.
 //!
-//! [`tract`] is the real one. [`null`] runs nothing, which shows what measuring itself costs, and
+//! [`tract`] is the one that is always there, ONNX Runtime (feature `ort`) one that many deploy with. Both
+//! take what [`read`] makes of content. [`null`] runs nothing, which shows what measuring itself costs, and
 //! [`scripted`] takes its times from a script, so that a whole system can be tested on a device whose
 //! latencies are known.
 
 pub mod expand;
 pub mod held;
 pub mod null;
+#[cfg(feature = "ort")]
+pub mod ort;
+pub mod read;
 pub mod scripted;
 pub mod tract;
 
@@ -103,17 +107,49 @@ pub trait Runtime {
     fn infer(&mut self, slot: u16, inputs: &[u8]) -> Result<Vec<u8>, Trouble>;
 }
 
+/// A runtime that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Its script cannot be used.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    /// It is not in this build.
+    #[error("this agent is built without {runtime}; build it with --features {feature}")]
+    NotBuilt {
+        /// The runtime.
+        runtime: &'static str,
+        /// The cargo feature that brings it.
+        feature: &'static str,
+    },
+    /// Its library cannot be used.
+    #[cfg(feature = "ort")]
+    #[error(transparent)]
+    Ort(#[from] ort::OrtError),
+}
+
 /// The runtime that the settings name.
 ///
 /// # Errors
-/// [`ScriptError`] where its script cannot be used.
-pub fn build(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, ScriptError> {
+/// [`BuildError`] where its script or library cannot be used, or it is not in this build.
+pub fn build(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
     Ok(match settings.runtime {
         RuntimeKind::Tract => Box::new(tract::Tract::new(settings.threads, settings.max_drawn_bytes)),
+        RuntimeKind::Ort => onnx_runtime(settings)?,
         RuntimeKind::Null => Box::<null::Null>::default(),
         RuntimeKind::Scripted => {
             let path = settings.script.as_ref().ok_or(ScriptError::Missing)?;
             Box::new(scripted::Scripted::read(path)?)
         }
     })
+}
+
+#[cfg(feature = "ort")]
+fn onnx_runtime(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    let library = settings.ort_library.as_deref();
+    Ok(Box::new(ort::Ort::new(library, settings.threads, settings.max_drawn_bytes)?))
+}
+
+#[cfg(not(feature = "ort"))]
+fn onnx_runtime(_: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    Err(BuildError::NotBuilt { runtime: "ONNX Runtime", feature: "ort" })
 }

@@ -13,11 +13,10 @@ use hanas_proto::units::Nanos;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tract_onnx::Onnx;
-use tract_onnx::pb;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::{SimplePlan, eval};
 
-use super::{Model, Port, Runtime, Trouble, expand, held};
+use super::{Model, Port, Runtime, Trouble, read};
 
 /// Version of tract that this was built with.
 const VERSION: &str = "0.23.9";
@@ -49,15 +48,7 @@ impl Tract {
     }
 
     fn optimised(&self, content: &[u8]) -> Result<TypedModel, Trouble> {
-        let mut proto = self.proto(content)?;
-        if let Some(graph) = &mut proto.graph {
-            if let Some(folder) = &self.held {
-                held::bring_in(graph, folder, self.max_drawn_bytes)?;
-            }
-            expand::refuse_external(graph)?;
-            expand::fix_batch(graph);
-            expand::draw_weights(graph, self.max_drawn_bytes)?;
-        }
+        let proto = read::whole(&self.framework, content, self.held.as_deref(), self.max_drawn_bytes)?;
         // Declared inner shapes may speak of the batch that was just fixed; tract finds its own.
         let framework = self.framework.clone().with_ignore_value_info(true);
         let parsed = framework.parse(&proto, None).map_err(|error| unsupported(&error))?;
@@ -66,26 +57,6 @@ impl Tract {
             return Err(Trouble::new(FaultCode::NotAModel, text));
         }
         parsed.model.into_optimized().map_err(|error| unsupported(&error))
-    }
-
-    fn proto(&self, content: &[u8]) -> Result<pb::ModelProto, Trouble> {
-        let not_a_model = |text: &str| Trouble::new(FaultCode::NotAModel, text);
-        let proto = self.framework.proto_model_for_read(&mut &content[..]);
-        let proto = proto.map_err(|_| not_a_model("the content is not ONNX"))?;
-        let graph =
-            proto.graph.as_ref().ok_or_else(|| not_a_model("the content is not ONNX: it has no graph"))?;
-        if graph.output.is_empty() {
-            return Err(not_a_model("the graph has no output"));
-        }
-        // tract looks an output up without asking whether there is one of that name.
-        let made = graph.node.iter().flat_map(|node| &node.output);
-        let given = graph.input.iter().map(|input| &input.name);
-        let kept = graph.initializer.iter().map(|tensor| &tensor.name);
-        let names: std::collections::BTreeSet<&String> = made.chain(given).chain(kept).collect();
-        match graph.output.iter().find(|output| !names.contains(&output.name)) {
-            Some(output) => Err(not_a_model(&format!("nothing produces the output '{}'", output.name))),
-            None => Ok(proto),
-        }
     }
 
     fn slot(&mut self, slot: u16) -> Result<&mut Slot, Trouble> {
@@ -214,7 +185,8 @@ fn inputs(model: &TypedModel, fill: Fill, slots: &BTreeMap<u16, Slot>) -> Result
         .collect()
 }
 
-fn filled(kind: DatumType, shape: &[usize], fill: Fill) -> TractResult<Tensor> {
+/// A tensor filled as asked: random values are the same for every runtime.
+pub(super) fn filled(kind: DatumType, shape: &[usize], fill: Fill) -> TractResult<Tensor> {
     let count = shape.iter().product();
     let values: Vec<f32> = match fill {
         Fill::Random if kind.is_float() => {

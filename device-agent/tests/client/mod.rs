@@ -91,10 +91,27 @@ impl Drop for Agent {
     }
 }
 
+/// The command of the agent under test, another than this build's: `qemu-aarch64-static PATH`, split at
+/// spaces. All but the last word are what its worker is started through as well.
+pub const OTHER_AGENT: &str = "HANAS_TEST_AGENT";
+
+/// What the agent under test is started through, and its program.
+pub fn emulator_and_program() -> (Vec<String>, String) {
+    let text = std::env::var(OTHER_AGENT).unwrap_or_default();
+    let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    let program = words.pop().unwrap_or_else(|| env!("CARGO_BIN_EXE_hanas-agent").to_owned());
+    (words, program)
+}
+
 /// The agent's command, its stderr thrown away.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hanas-agent"));
-    command.arg("serve").args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+    let (emulator, program) = emulator_and_program();
+    let mut words = emulator.iter().chain([&program]);
+    let mut command = Command::new(words.next().unwrap_or(&program));
+    command.args(words).arg("serve").args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+    if !emulator.is_empty() && !arguments.contains(&"--worker-prefix") {
+        command.args(["--worker-prefix", &emulator.join(" ")]);
+    }
     command
 }
 
@@ -214,7 +231,11 @@ impl Client {
     fn step<T>(&mut self, pick: &mut impl FnMut(&ToHost<'_>) -> Option<T>) -> std::io::Result<Option<T>> {
         if self.input.is_empty() {
             let mut buffer = vec![0; 64 * 1024];
-            let read = self.reader.read(&mut buffer)?;
+            let read = match self.reader.read(&mut buffer) {
+                // A read with a deadline is not taken up again after a signal.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(None),
+                read => read?,
+            };
             if read == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
