@@ -11,7 +11,7 @@ ifneq ($(CARGO_TARGET_DIR),)
 $(error CARGO_TARGET_DIR is set; unset it, the binaries find libtorch relative to ./target)
 endif
 
-.PHONY: help setup build demo test bench lint doc clean
+.PHONY: help setup build demo test test-boards firmware bench lint doc clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ demo: build ## Profile, search, train, export and verify on this machine; writes
 test: build ## All tests
 	$(CARGO) test --release --locked --workspace
 	$(CARGO) check --release --locked -p hanas --no-default-features
+
+test-boards: build ## Emulated boards: a Cortex-M4 behind a debug probe and a serial line
+	tests/boards/cortex-m.sh
+
+firmware: ## The Cortex-M4 firmware
+	tests/boards/firmware.sh
 
 bench: build ## The figures, as a table and in target/figures.json; ONLY="reruns racing" for some
 	target/release/figures $(ONLY)

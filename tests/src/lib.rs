@@ -1,12 +1,14 @@
 //! What the system tests stand on: the real programs as processes, and devices whose answers are known.
 //!
 //! - [`agent`]: a `hanas-agent serve` that ends with its guard;
+//! - [`chip`]: an emulated Cortex-M4 with the firmware, behind a debug probe or a serial line;
 //! - [`host`]: `hanas` with a store and an inventory of its own, and what its store then holds;
 //! - [`mod@line`]: a serial line between two programs, slow and faulty as asked;
 //! - [`own`]: a small task of a user's own, with its images;
 //! - [`planted`]: a scripted device whose best widths are known beforehand.
 
 pub mod agent;
+pub mod chip;
 pub mod host;
 pub mod line;
 pub mod own;

@@ -101,8 +101,7 @@ pub(super) fn on_device(
     on: &OnGraph,
     onnx: &[u8],
 ) -> anyhow::Result<f64> {
-    let digest = session.upload(onnx)?;
-    session.load(0, digest, LoadOptions::default())?;
+    session.load_onnx(0, onnx, LoadOptions::default())?;
     let features: Vec<u8> = on.input(&data.features).iter().flat_map(|value| value.to_le_bytes()).collect();
     let inputs = session.upload(&features)?;
     let outputs = session.infer(0, inputs)?;
