@@ -11,7 +11,7 @@ ifneq ($(CARGO_TARGET_DIR),)
 $(error CARGO_TARGET_DIR is set; unset it, the binaries find libtorch relative to ./target)
 endif
 
-.PHONY: help setup build demo test test-boards hil agent-aarch64 bench lint doc clean
+.PHONY: help setup build demo test test-boards hil agent-aarch64 firmware bench lint doc clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ hil: build ## Pass or fail for each board of tests/hil; BOARDS="local raspberry-
 
 agent-aarch64: ## The agent for 64-bit ARM boards, target/boards/hanas-agent-aarch64
 	device-agent/cross.sh aarch64
+
+firmware: ## The Cortex-M4 firmware
+	tests/boards/firmware.sh
 
 bench: build ## The figures, as a table and in target/figures.json; ONLY="reruns racing" for some
 	target/release/figures $(ONLY)

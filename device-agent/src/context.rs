@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hanas_device_core::Clock;
+use hanas_proto::Nanos;
 use hanas_proto::measure::RoundContext;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -23,9 +25,11 @@ const SENSOR_AGE: Duration = Duration::from_millis(100);
 /// Where the kernel lists its sensors.
 const THERMAL: &str = "/sys/class/thermal";
 
-/// Reads counters and sensors.
+/// Tells the time, reads counters and sensors.
 #[derive(Debug)]
 pub struct Probe {
+    started: Instant,
+    round: Option<Reading>,
     stat: Option<File>,
     counted: Option<(Instant, Processors)>,
     sensors: Vec<File>,
@@ -48,6 +52,20 @@ pub struct Reading {
     processors: Option<Processors>,
 }
 
+impl Clock for Probe {
+    fn now(&mut self) -> Nanos {
+        Nanos::from_duration(self.started.elapsed())
+    }
+
+    fn begin_round(&mut self) {
+        self.round = Some(self.read());
+    }
+
+    fn end_round(&mut self) -> RoundContext {
+        self.round.take().map_or_else(RoundContext::default, |before| self.since(&before))
+    }
+}
+
 /// All processors' time since the system started, in ticks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Processors {
@@ -67,6 +85,8 @@ impl Probe {
             .collect();
         let frequency = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq");
         Self {
+            started: Instant::now(),
+            round: None,
             stat: File::open("/proc/stat").ok(),
             counted: None,
             sensors,

@@ -3,17 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
+use hanas_device_core::dialogue::{self, Agent};
 use hanas_proto::fault::FaultCode;
-use hanas_proto::handshake::{DIALECT, Hello, MAGIC, Refusal, RefusalReason, Welcome};
+use hanas_proto::handshake::{DIALECT, Hello, Welcome};
 use hanas_proto::measure::{LoadOptions, MeasurePlan};
 use hanas_proto::{Digest, ToAgent, ToHost};
 
 use crate::blobs::{BlobError, Taken};
 use crate::connection::{Framer, MAX_FRAME, Outbox, WINDOW};
-use crate::facts::AGENT_VERSION;
 use crate::log;
 use crate::orders::{Order, put};
-use crate::session::{Request, Task};
+use crate::session::{Request, Session, Task};
 use crate::supervisor::Supervisor;
 
 /// Slots that the worker has.
@@ -35,6 +35,8 @@ pub struct Conversation {
     framer: Framer,
     session: Option<u64>,
     open: VecDeque<OpenBlob>,
+    /// No other message has arrived behind the one that is being done.
+    is_last: bool,
 }
 
 /// Content that a request number stands for.
@@ -49,66 +51,70 @@ impl Conversation {
     /// A conversation in which nothing was said yet.
     #[must_use]
     pub fn new(supervisor: Arc<Supervisor>, outbox: Arc<Outbox>) -> Self {
-        Self { supervisor, outbox, framer: Framer::default(), session: None, open: VecDeque::new() }
+        let (framer, open) = (Framer::default(), VecDeque::new());
+        Self { supervisor, outbox, framer, session: None, open, is_last: true }
     }
 
     /// Takes one message; `is_last` where no other has arrived behind it.
     pub fn take(&mut self, message: ToAgent<'_>, is_last: bool) {
-        if let ToAgent::Hello(hello) = message {
-            return self.greet(&hello);
-        }
-        let linked =
-            self.session.filter(|&number| self.supervisor.core().linked(number, &self.outbox).is_some());
-        let Some(number) = linked else {
-            // An agent that was started anew knows no sessions: better told than left waiting.
-            if let Some(id) = request_id(&message) {
-                self.fault(id, FaultCode::BadRequest, "no session is open on this link; say hello first");
-            }
-            return;
-        };
-        match message {
-            ToAgent::Hello(_) => {}
-            ToAgent::Ping { id } => self.say(&ToHost::Pong { id }),
-            ToAgent::BlobOpen { id, digest, size } => self.announce(id, digest, size),
-            ToAgent::BlobChunk { id, offset, data } => self.chunk(id, offset, data, is_last),
-            ToAgent::Load { id, slot, digest, options } => self.load(number, id, slot, digest, options),
-            ToAgent::Clear { id } => {
-                self.submit(number, id, Task::Clear, &Order::Clear { id });
-            }
-            ToAgent::Measure { id, job, plan } => self.measure(number, id, job, plan),
-            ToAgent::Infer { id, slot, inputs } => self.infer(number, id, slot, inputs),
-            ToAgent::Stop { id, job } => self.supervisor.core().stop(number, id, job),
-            ToAgent::Ack { job, next } => {
-                if let Some(session) = self.supervisor.core().linked(number, &self.outbox) {
-                    session.acknowledge(job, next);
-                }
-                self.supervisor.notify();
-            }
-            ToAgent::Resume { job, next } => {
-                if let Some(session) = self.supervisor.core().linked(number, &self.outbox) {
-                    session.resume(job, next);
-                    session.flush();
-                }
-            }
-            ToAgent::Bye => {
-                self.supervisor.core().end_session(number);
-                self.session = None;
-            }
+        self.is_last = is_last;
+        dialogue::take(self, message);
+    }
+
+    /// The session's number; requests without a session are turned away before they get here.
+    fn number(&self) -> u64 {
+        self.session.unwrap_or_default()
+    }
+
+    /// Does something with the session, where this is its link.
+    fn with_session(&self, act: impl FnOnce(&mut Session)) {
+        if let Some(session) = self.supervisor.core().linked(self.number(), &self.outbox) {
+            act(session);
         }
     }
 
+    fn submit(&self, id: u32, task: Task, order: &Order<'_>) {
+        let request = Request { id, task, order: put(order, Vec::new()) };
+        self.supervisor.core().submit(self.number(), request);
+    }
+
+    fn is_repeated(&self, id: u32) -> bool {
+        self.supervisor.core().is_repeated(self.number(), id)
+    }
+
+    fn max_frame(&self) -> u32 {
+        self.supervisor.core().sessions.get(&self.number()).map_or(0, |session| session.max_frame)
+    }
+
+    fn blobs<T>(
+        &self,
+        act: impl FnOnce(&mut crate::blobs::Blobs) -> Result<T, BlobError>,
+    ) -> Result<T, BlobError> {
+        act(&mut self.supervisor.blobs.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn fault(&mut self, id: u32, code: FaultCode, text: &str) {
+        self.say(&ToHost::Fault { id, code, text });
+    }
+
+    fn blob_fault(&mut self, id: u32, error: &BlobError) {
+        self.fault(id, error.code(), &error.to_string());
+    }
+}
+
+impl Agent for Conversation {
+    fn say(&mut self, message: &ToHost<'_>) {
+        self.outbox.send(self.framer.frame(message));
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.session.is_some_and(|number| self.supervisor.core().linked(number, &self.outbox).is_some())
+    }
+
     fn greet(&mut self, hello: &Hello<'_>) {
-        if hello.magic != MAGIC {
-            return;
-        }
-        let host: String = hello.host.chars().filter(|c| !c.is_control()).take(HOST_NAME).collect();
+        let host = host_name(hello);
         let outbox = Arc::clone(&self.outbox);
         let peer = &outbox.peer;
-        if hello.dialect != DIALECT {
-            log::line(format_args!("{peer}: {host} speaks {}, this agent {DIALECT}: refused", hello.dialect));
-            let refusal = Refusal { dialect: DIALECT, agent: AGENT_VERSION, reason: RefusalReason::Dialect };
-            return self.say(&ToHost::Refused(refusal));
-        }
         let supervisor = Arc::clone(&self.supervisor);
         let mut core = supervisor.core();
         // One link carries one host: another session on it means that the old host is gone.
@@ -137,7 +143,12 @@ impl Conversation {
         log::line(format_args!("{peer}: {host} {what} session {:016x}", hello.session));
     }
 
-    fn announce(&mut self, id: u32, digest: Digest, size: u64) {
+    fn refused(&mut self, hello: &Hello<'_>) {
+        let (peer, host) = (&self.outbox.peer, host_name(hello));
+        log::line(format_args!("{peer}: {host} speaks {}, this agent {DIALECT}: refused", hello.dialect));
+    }
+
+    fn blob_open(&mut self, id: u32, digest: Digest, size: u64) {
         self.open.retain(|open| open.id != id);
         match self.blobs(|blobs| blobs.announce(digest, size)) {
             Ok(held) => {
@@ -151,7 +162,7 @@ impl Conversation {
         }
     }
 
-    fn chunk(&mut self, id: u32, offset: u64, data: &[u8], is_last: bool) {
+    fn blob_chunk(&mut self, id: u32, offset: u64, data: &[u8]) {
         let Some(place) = self.open.iter().position(|open| open.id == id) else {
             return self.fault(id, FaultCode::BadRequest, "a chunk of content that was not announced");
         };
@@ -160,7 +171,7 @@ impl Conversation {
             Ok(Taken { held, is_news }) => {
                 let unanswered = &mut self.open[place].unanswered;
                 *unanswered += 1;
-                if is_news || is_last || *unanswered >= ANSWER_EVERY {
+                if is_news || self.is_last || *unanswered >= ANSWER_EVERY {
                     *unanswered = 0;
                     self.say(&ToHost::BlobHeld { id, held });
                 }
@@ -172,71 +183,67 @@ impl Conversation {
         }
     }
 
-    fn load(&mut self, number: u64, id: u32, slot: u16, digest: Digest, options: LoadOptions) {
+    fn load(&mut self, id: u32, slot: u16, digest: Digest, options: LoadOptions) {
         if slot >= SLOTS {
             return self.fault(id, FaultCode::BadRequest, &format!("there are {SLOTS} slots, from 0"));
         }
-        if self.supervisor.core().is_repeated(number, id) {
+        if self.is_repeated(id) {
             return;
         }
         match self.blobs(|blobs| blobs.path(digest)) {
             Ok(path) => {
                 let order = Order::Load { id, slot, options, path: &path.to_string_lossy() };
-                self.submit(number, id, Task::Load { slot }, &order);
+                self.submit(id, Task::Load { slot }, &order);
             }
             Err(error) => self.blob_fault(id, &error),
         }
     }
 
-    fn measure(&mut self, number: u64, id: u32, job: u32, plan: MeasurePlan<'_>) {
+    fn clear(&mut self, id: u32) {
+        self.submit(id, Task::Clear, &Order::Clear { id });
+    }
+
+    fn measure(&mut self, id: u32, job: u32, plan: MeasurePlan<'_>) {
         if plan.slots.len() > usize::from(SLOTS) / 8 {
             return self.fault(id, FaultCode::BadRequest, &format!("there are {SLOTS} slots, from 0"));
         }
-        let max_frame = self.max_frame(number);
-        let order = Order::Measure { id, job, plan, max_frame };
-        self.submit(number, id, Task::Measure { job }, &order);
+        let order = Order::Measure { id, job, plan, max_frame: self.max_frame() };
+        self.submit(id, Task::Measure { job }, &order);
     }
 
-    fn infer(&mut self, number: u64, id: u32, slot: u16, inputs: Digest) {
-        if self.supervisor.core().is_repeated(number, id) {
+    fn infer(&mut self, id: u32, slot: u16, inputs: Digest) {
+        if self.is_repeated(id) {
             return;
         }
-        let max_frame = self.max_frame(number);
+        let max_frame = self.max_frame();
         match self.blobs(|blobs| blobs.path(inputs)) {
             Ok(path) => {
                 let order = Order::Infer { id, slot, inputs: &path.to_string_lossy(), max_frame };
-                self.submit(number, id, Task::Infer { slot }, &order);
+                self.submit(id, Task::Infer { slot }, &order);
             }
             Err(error) => self.blob_fault(id, &error),
         }
     }
 
-    fn submit(&self, number: u64, id: u32, task: Task, order: &Order<'_>) {
-        let request = Request { id, task, order: put(order, Vec::new()) };
-        self.supervisor.core().submit(number, request);
+    fn stop(&mut self, id: u32, job: u32) {
+        self.supervisor.core().stop(self.number(), id, job);
     }
 
-    fn max_frame(&self, number: u64) -> u32 {
-        self.supervisor.core().sessions.get(&number).map_or(0, |session| session.max_frame)
+    fn ack(&mut self, job: u32, next: u32) {
+        self.with_session(|session| session.acknowledge(job, next));
+        self.supervisor.notify();
     }
 
-    fn blobs<T>(
-        &self,
-        act: impl FnOnce(&mut crate::blobs::Blobs) -> Result<T, BlobError>,
-    ) -> Result<T, BlobError> {
-        act(&mut self.supervisor.blobs.lock().unwrap_or_else(PoisonError::into_inner))
+    fn resume(&mut self, job: u32, next: u32) {
+        self.with_session(|session| {
+            session.resume(job, next);
+            session.flush();
+        });
     }
 
-    fn say(&mut self, message: &ToHost<'_>) {
-        self.outbox.send(self.framer.frame(message));
-    }
-
-    fn fault(&mut self, id: u32, code: FaultCode, text: &str) {
-        self.say(&ToHost::Fault { id, code, text });
-    }
-
-    fn blob_fault(&mut self, id: u32, error: &BlobError) {
-        self.fault(id, error.code(), &error.to_string());
+    fn bye(&mut self) {
+        self.supervisor.core().end_session(self.number());
+        self.session = None;
     }
 }
 
@@ -249,16 +256,7 @@ impl Drop for Conversation {
     }
 }
 
-const fn request_id(message: &ToAgent<'_>) -> Option<u32> {
-    match *message {
-        ToAgent::Ping { id }
-        | ToAgent::BlobOpen { id, .. }
-        | ToAgent::BlobChunk { id, .. }
-        | ToAgent::Load { id, .. }
-        | ToAgent::Clear { id }
-        | ToAgent::Measure { id, .. }
-        | ToAgent::Stop { id, .. }
-        | ToAgent::Infer { id, .. } => Some(id),
-        ToAgent::Hello(_) | ToAgent::Ack { .. } | ToAgent::Resume { .. } | ToAgent::Bye => None,
-    }
+/// Who a host says it is, fit for a log.
+fn host_name(hello: &Hello<'_>) -> String {
+    hello.host.chars().filter(|c| !c.is_control()).take(HOST_NAME).collect()
 }

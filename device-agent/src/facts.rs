@@ -3,12 +3,10 @@
 use std::fs;
 use std::thread;
 
+use hanas_device_core::dialogue::AGENT_VERSION;
 use hanas_proto::handshake::{DeviceFacts, ModelForm};
 
 use crate::orders::Ready;
-
-/// Version of the agent.
-pub const AGENT_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Longest text in the facts, in characters: all of them and their envelope fit a handshake's frame.
 const TEXT: usize = 56;

@@ -1,7 +1,8 @@
 //! The device agent: takes ONNX over a link, times it, streams the samples back.
 //!
 //! Two processes of one binary. The supervisor talks to hosts and must never die of what they send;
-//! the worker holds the runtime, is limited and pinned, and may die. In reading order, from the wire
+//! the worker holds the runtime, is limited and pinned, and may die. What a message asks, what a session
+//! remembers and how a plan is measured is [`hanas_device_core`]'s, as on a chip. In reading order, from the wire
 //! inwards:
 //!
 //! 1. [`link`]: TCP, unix socket, serial port, stdin and stdout -> byte streams;
@@ -12,7 +13,7 @@
 //! 6. [`supervisor`]: sessions, the lease, and who may give the worker orders;
 //! 7. [`process`], [`orders`]: the worker's process and the pipe to it;
 //! 8. [`worker`], [`limits`]: orders -> reports, inside limits;
-//! 9. [`measure`], [`context`]: a plan -> rounds of timed runs and their circumstances;
+//! 9. [`context`]: the clock, and the circumstances of a round;
 //! 10. [`runtime`]: what runs a model: tract, nothing at all, or a script;
 //! 11. [`facts`]: what the device is; [`settings`], [`cli`], [`log`]: how it is started and what it says.
 
@@ -25,7 +26,6 @@ pub mod facts;
 pub mod limits;
 pub mod link;
 pub mod log;
-pub mod measure;
 pub mod orders;
 pub mod process;
 pub mod runtime;

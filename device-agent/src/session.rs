@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use hanas_device_core::session;
+use hanas_device_core::shelf::Shelf;
+
 use crate::connection::Outbox;
 
 /// Answers that are kept to be given again.
@@ -56,30 +59,38 @@ pub struct Request {
     pub order: Vec<u8>,
 }
 
-/// One job's blocks, from the first that is not acknowledged.
+/// Frames in allocated memory.
 #[derive(Debug, Default)]
-pub struct Job {
-    blocks: VecDeque<Vec<u8>>,
-    first: u32,
-    ended: bool,
-}
+pub struct Heap(VecDeque<(u32, Vec<u8>)>);
 
-impl Job {
-    /// The number that the next block gets.
-    #[must_use]
-    pub fn next(&self) -> u32 {
-        self.first + self.blocks.len() as u32
+impl Shelf for Heap {
+    fn push(&mut self, key: u32, bytes: &[u8]) -> bool {
+        self.0.push_back((key, bytes.to_vec()));
+        true
     }
 
-    /// Whether its last block was taken.
-    #[must_use]
-    pub const fn has_ended(&self) -> bool {
-        self.ended
+    fn pop(&mut self) -> Option<usize> {
+        self.0.pop_front().map(|(_, bytes)| bytes.len())
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn each(&self, skip: usize, take: &mut dyn FnMut(&[u8])) {
+        self.0.iter().skip(skip).for_each(|(_, bytes)| take(bytes));
+    }
+
+    fn find(&self, key: u32) -> Option<&[u8]> {
+        self.0.iter().find(|(known, _)| *known == key).map(|(_, bytes)| &bytes[..])
     }
 }
+
+/// One job's blocks.
+pub type Job = session::Job<Heap>;
 
 /// One host's state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Session {
     /// Who it is, for logs.
     pub host: String,
@@ -95,10 +106,26 @@ pub struct Session {
     pub running: Option<Request>,
     /// The running request's answer so far.
     answer: Vec<u8>,
-    answers: VecDeque<(u32, Vec<u8>)>,
-    answer_bytes: usize,
+    answers: session::Answers<Heap>,
     jobs: BTreeMap<u32, Job>,
     unacknowledged: usize,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            host: String::new(),
+            max_frame: 0,
+            link: None,
+            lost: None,
+            waiting: VecDeque::new(),
+            running: None,
+            answer: Vec::new(),
+            answers: session::Answers::new(Heap::default(), ANSWERS, ANSWER_BYTES),
+            jobs: BTreeMap::new(),
+            unacknowledged: 0,
+        }
+    }
 }
 
 impl Session {
@@ -119,7 +146,7 @@ impl Session {
     /// The answer to `id`, where it was given already.
     #[must_use]
     pub fn answered(&self, id: u32) -> Option<&[u8]> {
-        self.answers.iter().find(|(known, _)| *known == id).map(|(_, frames)| &frames[..])
+        self.answers.answered(id)
     }
 
     /// Whether `id` was accepted and is not answered.
@@ -140,24 +167,13 @@ impl Session {
     pub fn answer_end(&mut self, id: u32, frame: &[u8]) {
         self.answer_piece(frame);
         let whole = std::mem::take(&mut self.answer);
-        if whole.len() <= ANSWER_BYTES {
-            self.remember(id, whole);
-        }
+        self.answers.remember(id, &whole);
     }
 
     /// Sends a whole answer and keeps it.
     pub fn answer(&mut self, id: u32, frame: &[u8]) {
         self.push(frame);
-        self.remember(id, frame.to_vec());
-    }
-
-    fn remember(&mut self, id: u32, frames: Vec<u8>) {
-        self.answer_bytes += frames.len();
-        self.answers.push_back((id, frames));
-        while self.answers.len() > ANSWERS || self.answer_bytes > ANSWER_BYTES {
-            let Some((_, gone)) = self.answers.pop_front() else { break };
-            self.answer_bytes -= gone.len();
-        }
+        self.answers.remember(id, frame);
     }
 
     /// Opens a job; `false` where its number was used before.
@@ -165,9 +181,8 @@ impl Session {
         if self.jobs.contains_key(&job) {
             return false;
         }
-        let is_over = |job: &Job| job.ended && job.blocks.is_empty();
-        if self.jobs.values().filter(|job| is_over(job)).count() >= FINISHED_JOBS
-            && let Some(oldest) = self.jobs.iter().find(|(_, job)| is_over(job)).map(|(&number, _)| number)
+        if self.jobs.values().filter(|job| job.is_over()).count() >= FINISHED_JOBS
+            && let Some(oldest) = self.jobs.iter().find(|(_, job)| job.is_over()).map(|(&number, _)| number)
         {
             self.jobs.remove(&oldest);
         }
@@ -189,8 +204,7 @@ impl Session {
     /// Keeps and sends a job's next block.
     pub fn block(&mut self, job: u32, frame: &[u8], is_end: bool) {
         if let Some(job) = self.jobs.get_mut(&job) {
-            job.blocks.push_back(frame.to_vec());
-            job.ended |= is_end;
+            job.keep(frame, is_end);
             self.unacknowledged += frame.len();
         }
         self.push(frame);
@@ -198,21 +212,15 @@ impl Session {
 
     /// Forgets a job's blocks before `next`.
     pub fn acknowledge(&mut self, job: u32, next: u32) {
-        let Some(job) = self.jobs.get_mut(&job) else { return };
-        while job.first < next
-            && let Some(safe) = job.blocks.pop_front()
-        {
-            job.first += 1;
-            self.unacknowledged -= safe.len();
+        if let Some(job) = self.jobs.get_mut(&job) {
+            self.unacknowledged -= job.acknowledge(next);
         }
     }
 
     /// Sends a job's blocks from `next` on again.
     pub fn resume(&self, job: u32, next: u32) {
-        let Some(job) = self.jobs.get(&job) else { return };
-        let skipped = next.saturating_sub(job.first) as usize;
-        for frame in job.blocks.iter().skip(skipped) {
-            self.push(frame);
+        if let Some(job) = self.jobs.get(&job) {
+            job.resume(next, |frame| self.push(frame));
         }
     }
 
@@ -260,7 +268,7 @@ mod tests {
         session.acknowledge(3, 2);
         session.acknowledge(3, 1);
         let job = session.job(3).unwrap();
-        assert_eq!((job.first, job.blocks.len(), job.next(), job.has_ended()), (2, 1, 3, true));
+        assert_eq!((job.blocks().count(), job.next(), job.has_ended()), (1, 3, true));
         assert_eq!(session.unacknowledged, 2);
         session.acknowledge(3, u32::MAX);
         assert_eq!(session.unacknowledged, 0);

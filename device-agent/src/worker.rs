@@ -14,6 +14,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hanas_device_core::measure::{Desk, Outcome, PlanError, Storage, Visited, check, chosen, measure};
+use hanas_device_core::recorder::BLOCK_BYTES;
 use hanas_proto::ToHost;
 use hanas_proto::fault::FaultCode;
 use hanas_proto::handshake::ModelForm;
@@ -23,7 +25,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::context::{Probe, clock_resolution_ns};
 use crate::limits::{self, LimitError};
-use crate::measure::{Desk, Outcome, measure};
 use crate::orders::{Inbox, Order, Ready, Report, put};
 use crate::runtime::{self, BuildError, Model, Runtime, Trouble};
 use crate::settings::WorkerSettings;
@@ -42,6 +43,9 @@ const SEND_BYTES: usize = 64 * 1024;
 
 /// Bytes of a frame that are not a block's series or an output's data, at most.
 const ENVELOPE: u32 = 64;
+
+/// Timed runs that wait to be packed.
+const TIMES: usize = 256;
 
 /// Longest name or text that is passed on, in characters.
 const TEXT: usize = 200;
@@ -181,22 +185,24 @@ fn run_job(
     plan: &MeasurePlan<'_>,
     max_frame: u32,
 ) -> io::Result<()> {
-    let slots: Vec<u16> = (0..plan.slots.len() as u16 * 8)
-        .filter(|slot| plan.slots[usize::from(slot / 8)] & (1 << (slot % 8)) != 0)
-        .collect();
-    if slots.is_empty() || plan.rounds == 0 || plan.runs == 0 {
-        let text = "the plan is empty: it needs slots, rounds and runs";
-        pipe.fault(id, &Trouble::new(FaultCode::BadRequest, text));
-        return Ok(());
-    }
-    if let Some(empty) = slots.iter().find(|&&slot| runtime.options(slot).is_none()) {
-        pipe.fault(id, &Trouble::new(FaultCode::BadRequest, format!("slot {empty} is empty")));
+    if let Err(error) = check(plan, runtime) {
+        pipe.fault(id, &Trouble::from(error));
         return Ok(());
     }
     pipe.say(ToHost::Done { id });
     let limit = max_frame.saturating_sub(ENVELOPE) as usize;
     let mut desk = JobDesk { pipe, job, broken: None };
-    let outcome = catch_unwind(AssertUnwindSafe(|| measure(runtime, plan, &slots, limit, probe, &mut desk)));
+    let mut slots: Vec<Visited> = chosen(plan.slots).map(Visited::not_yet).collect();
+    let storage = Storage {
+        slots: &mut slots,
+        times: &mut [Nanos(0); TIMES],
+        // Each operator's time takes a byte at least.
+        nodes: &mut vec![Nanos(0); limit],
+        samples: &mut vec![0; limit.min(BLOCK_BYTES)],
+        operators: &mut vec![0; limit],
+    };
+    let measuring = AssertUnwindSafe(|| measure(runtime, probe, plan, storage, &mut desk));
+    let outcome = catch_unwind(measuring);
     if let Some(error) = desk.broken {
         return Err(error);
     }
@@ -243,6 +249,12 @@ fn keep_panics() {
 
 fn cut(text: &str) -> &str {
     text.char_indices().nth(TEXT).map_or(text, |(end, _)| &text[..end])
+}
+
+impl From<PlanError> for Trouble {
+    fn from(error: PlanError) -> Self {
+        Self::new(FaultCode::BadRequest, error.to_string())
+    }
 }
 
 /// The worker's end of the pipe.
@@ -368,7 +380,7 @@ impl Desk for JobDesk<'_> {
         self.pipe.slot_file.write_all_at(&slot.to_le_bytes(), 0).ok();
     }
 
-    fn should_stop(&mut self) -> bool {
+    fn should_stop(&mut self, _now: Nanos) -> bool {
         match self.between_runs() {
             Ok(stop) => stop,
             Err(error) => {

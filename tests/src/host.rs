@@ -21,6 +21,7 @@ const LONGEST: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Host {
     folder: TempDir,
+    program: PathBuf,
 }
 
 /// What a command left behind.
@@ -51,11 +52,20 @@ pub struct Sample {
 
 impl Default for Host {
     fn default() -> Self {
-        Self { folder: tempfile::tempdir().expect("room for temporary files") }
+        Self::of(program("hanas"))
     }
 }
 
 impl Host {
+    /// Runs that `hanas` instead of the one of `make build`.
+    ///
+    /// # Panics
+    /// Where there can be no folder.
+    #[must_use]
+    pub fn of(program: PathBuf) -> Self {
+        Self { folder: tempfile::tempdir().expect("room for temporary files"), program }
+    }
+
     /// A file in its folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
@@ -76,7 +86,7 @@ impl Host {
     /// `hanas` with these arguments, not started yet. No setting of the user's own reaches it.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
-        self.prepared(Command::new(program("hanas")), arguments)
+        self.prepared(Command::new(&self.program), arguments)
     }
 
     /// The same, unable to write a file of more than `blocks` blocks of 512 bytes: to `hanas` that is a
@@ -86,7 +96,7 @@ impl Host {
         let mut shell = Command::new("sh");
         // Who ignores the signal of the limit is told by the failing write.
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
-        shell.args(["-c", &script]).arg(program("hanas"));
+        shell.args(["-c", &script]).arg(&self.program);
         self.prepared(shell, arguments)
     }
 

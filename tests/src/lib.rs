@@ -1,6 +1,7 @@
 //! What the system tests stand on: the real programs as processes, and devices whose answers are known.
 //!
 //! - [`agent`]: a `hanas-agent serve` that ends with its guard;
+//! - [`chip`]: an emulated Cortex-M4 with the firmware, behind a debug probe or a serial line;
 //! - [`host`]: `hanas` with a store and an inventory of its own, and what its store then holds;
 //! - [`mod@line`]: a serial line between two programs, slow and faulty as asked;
 //! - [`own`]: a small task of a user's own, with its images;
@@ -8,6 +9,7 @@
 //! - [`same`]: one model on two devices, and how far apart their answers are.
 
 pub mod agent;
+pub mod chip;
 pub mod host;
 pub mod line;
 pub mod own;

@@ -18,8 +18,8 @@ use std::path::Path;
 
 use hanas_proto::fault::FaultCode;
 use hanas_proto::measure::LoadOptions;
-use hanas_proto::units::Nanos;
 
+pub use hanas_device_core::Runtime as Timed;
 pub use scripted::ScriptError;
 
 use crate::settings::{RuntimeKind, WorkerSettings};
@@ -48,6 +48,21 @@ impl Trouble {
     }
 }
 
+impl hanas_device_core::Trouble for Trouble {
+    fn code(&self) -> FaultCode {
+        self.code
+    }
+
+    fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn too_many_operators(operators: usize) -> Self {
+        let text = format!("the times of {operators} operators do not fit into the host's frames");
+        Self::new(FaultCode::TooLarge, text)
+    }
+}
+
 /// A loaded model, as the host hears of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
@@ -68,8 +83,8 @@ pub struct Port {
     pub fact: String,
 }
 
-/// Runs models that it holds in slots.
-pub trait Runtime {
+/// Runs models that it holds in slots; how one is timed is the device core's to say.
+pub trait Runtime: Timed<Trouble = Trouble> {
     /// Name and version.
     fn name(&self) -> String;
 
@@ -84,21 +99,6 @@ pub trait Runtime {
 
     /// Empties all slots.
     fn clear(&mut self);
-
-    /// How the slot was loaded; none where it is empty.
-    fn options(&self, slot: u16) -> Option<LoadOptions>;
-
-    /// Runs a slot once and times it.
-    ///
-    /// # Errors
-    /// [`Trouble`] where the slot is empty or the run fails.
-    fn run_once(&mut self, slot: u16) -> Result<Nanos, Trouble>;
-
-    /// As [`run_once`](Self::run_once), and puts every operator's time into `nodes`, in order.
-    ///
-    /// # Errors
-    /// As [`run_once`](Self::run_once).
-    fn run_nodes(&mut self, slot: u16, nodes: &mut Vec<Nanos>) -> Result<Nanos, Trouble>;
 
     /// Runs a slot once on raw little-endian inputs, one after another, and returns its outputs alike.
     ///

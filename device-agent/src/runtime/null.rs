@@ -6,7 +6,7 @@ use std::time::Instant;
 use hanas_proto::measure::LoadOptions;
 use hanas_proto::units::Nanos;
 
-use super::{Model, Runtime, Trouble};
+use super::{Model, Runtime, Timed, Trouble};
 
 /// Holds options and nothing else.
 #[derive(Debug, Default)]
@@ -28,6 +28,15 @@ impl Runtime for Null {
         self.slots.clear();
     }
 
+    /// No model, no outputs.
+    fn infer(&mut self, slot: u16, _inputs: &[u8]) -> Result<Vec<u8>, Trouble> {
+        self.run_once(slot).map(|_| Vec::new())
+    }
+}
+
+impl Timed for Null {
+    type Trouble = Trouble;
+
     fn options(&self, slot: u16) -> Option<LoadOptions> {
         self.slots.get(&slot).copied()
     }
@@ -38,13 +47,7 @@ impl Runtime for Null {
         Ok(Nanos::from_duration(start.elapsed()))
     }
 
-    fn run_nodes(&mut self, slot: u16, nodes: &mut Vec<Nanos>) -> Result<Nanos, Trouble> {
-        nodes.clear();
+    fn run_nodes(&mut self, slot: u16, _tell: &mut dyn FnMut(Nanos)) -> Result<Nanos, Trouble> {
         self.run_once(slot)
-    }
-
-    /// No model, no outputs.
-    fn infer(&mut self, slot: u16, _inputs: &[u8]) -> Result<Vec<u8>, Trouble> {
-        self.run_once(slot).map(|_| Vec::new())
     }
 }

@@ -40,7 +40,7 @@ use serde::Deserialize;
 use tract_onnx::pb;
 use tract_onnx::prelude::{Framework, onnx};
 
-use super::{Model, Port, Runtime, Trouble};
+use super::{Model, Port, Runtime, Timed, Trouble};
 
 /// A script that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +174,14 @@ impl Runtime for Scripted {
         self.slots.clear();
     }
 
+    fn infer(&mut self, _slot: u16, _inputs: &[u8]) -> Result<Vec<u8>, Trouble> {
+        Err(Trouble::new(FaultCode::Unsupported, "the scripted runtime computes nothing"))
+    }
+}
+
+impl Timed for Scripted {
+    type Trouble = Trouble;
+
     fn options(&self, slot: u16) -> Option<LoadOptions> {
         self.slots.get(&slot).map(|(options, _)| *options)
     }
@@ -190,15 +198,10 @@ impl Runtime for Scripted {
         Ok(time + Nanos(self.noise.random_range(0..=self.script.noise_ns)))
     }
 
-    fn run_nodes(&mut self, slot: u16, nodes: &mut Vec<Nanos>) -> Result<Nanos, Trouble> {
+    fn run_nodes(&mut self, slot: u16, tell: &mut dyn FnMut(Nanos)) -> Result<Nanos, Trouble> {
         let time = self.run_once(slot)?;
-        nodes.clear();
-        nodes.push(time);
+        tell(time);
         Ok(time)
-    }
-
-    fn infer(&mut self, _slot: u16, _inputs: &[u8]) -> Result<Vec<u8>, Trouble> {
-        Err(Trouble::new(FaultCode::Unsupported, "the scripted runtime computes nothing"))
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Global {
 /// Which device.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DeviceArg {
-    /// A device's name in the inventory or its address (tcp://, serial://, unix://, exec:, local:)
+    /// A device's name in the inventory or its address (tcp://, serial://, probe://, unix://, exec:, local:)
     #[arg(long, short, env = "HANAS_DEVICE", value_name = "DEVICE")]
     pub(super) device: String,
     /// Seconds to wait while another session holds the device

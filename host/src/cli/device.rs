@@ -1,5 +1,6 @@
 //! `hanas device`: names for addresses, and what is behind them.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 use super::context::{DeviceArg, Global};
 use super::output::{Format, Table, json, text};
+use crate::link::probe::{self, FoundProbe};
 use crate::link::{DeviceUrl, Facts};
 
 /// Subcommands of `hanas device`.
@@ -36,8 +38,25 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 10)]
         count: u32,
     },
-    /// Serial ports of this host
+    /// Serial ports and debug probes of this host
     Scan,
+    /// What chip hangs on a debug probe
+    Identify {
+        /// A name or a probe:// address
+        device: String,
+    },
+    /// Write a firmware into a chip's flash and start it
+    Flash {
+        /// A name or a probe:// address
+        device: String,
+        /// The firmware, an ELF file
+        firmware: PathBuf,
+    },
+    /// Reset a chip behind a debug probe
+    Reset {
+        /// A name or a probe:// address
+        device: String,
+    },
     /// Forget a name
     Remove {
         /// The name
@@ -53,6 +72,9 @@ pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
         Command::Info { device } => info(global, device),
         Command::Ping { device, count } => ping(global, device, count),
         Command::Scan => scan(global),
+        Command::Identify { device } => identify(global, &device),
+        Command::Flash { device, firmware } => flash(global, &device, &firmware),
+        Command::Reset { device } => Ok(probe::reset(&probed(global, &device)?)?),
         Command::Remove { name } => remove(global, &name),
     }
 }
@@ -174,15 +196,57 @@ fn join(values: &[f64]) -> String {
 #[derive(Serialize)]
 struct Ports {
     ports: Vec<String>,
+    probes: Vec<FoundProbe>,
 }
 
 fn scan(global: &Global) -> anyhow::Result<()> {
     let found = serialport::available_ports().context("cannot list serial ports")?;
-    let ports =
-        Ports { ports: found.into_iter().map(|port| format!("serial://{}", port.port_name)).collect() };
+    let ports = found.into_iter().map(|port| format!("serial://{}", port.port_name)).collect();
+    let ports = Ports { ports, probes: probe::list() };
+    let probes = ports.probes.iter().map(|probe| format!("{}  {}", probe.url, probe.name));
+    let lines: Vec<String> = ports.ports.iter().cloned().chain(probes).collect();
     match global.format {
         Format::Json => json(&ports),
-        _ if ports.ports.is_empty() => text("no serial ports\n"),
-        _ => text(&(ports.ports.join("\n") + "\n")),
+        _ if lines.is_empty() => text("no serial ports and no debug probes\n"),
+        _ => text(&(lines.join("\n") + "\n")),
+    }
+}
+
+/// The address behind a name, which must be a probe's.
+fn probed(global: &Global, device: &str) -> anyhow::Result<DeviceUrl> {
+    let url = global.resolve(device)?;
+    if url.is_probe() {
+        return Ok(url);
+    }
+    Err(super::Usage(format!("'{url}' is no debug probe; write probe://VID:PID?chip=NAME")).into())
+}
+
+fn identify(global: &Global, device: &str) -> anyhow::Result<()> {
+    let found = probe::identify(&probed(global, device)?)?;
+    let mut table = Table::new(&["fact", "value"]);
+    table.row(vec!["chip".to_owned(), found.chip.clone()]);
+    table.row(vec!["core".to_owned(), found.core.clone()]);
+    table.row(vec!["flash".to_owned(), Bytes(found.flash_bytes).to_string()]);
+    table.row(vec!["memory".to_owned(), Bytes(found.memory_bytes).to_string()]);
+    let firmware = if found.has_rtt { "runs, with RTT" } else { "none with RTT" };
+    table.row(vec!["firmware".to_owned(), firmware.to_owned()]);
+    match global.format {
+        Format::Json => json(&found),
+        Format::Csv => text(&table.to_csv()),
+        Format::Text => text(&table.to_text()),
+    }
+}
+
+fn flash(global: &Global, device: &str, firmware: &Path) -> anyhow::Result<()> {
+    let url = probed(global, device)?;
+    anyhow::ensure!(
+        firmware.is_file(),
+        "{}: no such file; `make firmware` builds the firmware",
+        firmware.display()
+    );
+    probe::flash(&url, firmware)?;
+    match global.format {
+        Format::Json => json(&serde_json::json!({ "flashed": firmware })),
+        _ => text("flashed, checked and started\n"),
     }
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 use hanas_models::layer::{Layer, LayerKind};
 use hanas_proto::Nanos;
+use hanas_proto::handshake::ModelForm;
 use hanas_proto::measure::LoadOptions;
 use serde::Serialize;
 
@@ -12,6 +13,7 @@ use super::sampling::SamplingArgs;
 use super::{bench, device};
 use crate::latency::verdict::{Evidence, judge};
 use crate::latency::{Statistic, estimate};
+use crate::link::probe;
 use crate::profile::candidates::Candidate;
 use crate::store::ModelSpec;
 
@@ -69,6 +71,11 @@ fn host(global: &Global) -> Vec<Finding> {
     let torch = cfg!(feature = "torch");
     let found = if torch { "built in" } else { "not built in: no search, no training" };
     list.push(finding("libtorch", true, found.to_owned(), ""));
+    let found = match probe::list().len() {
+        _ if !cfg!(feature = "probe") => "not built in: no probe:// devices".to_owned(),
+        count => format!("{count} on this host"),
+    };
+    list.push(finding("debug probes", true, found, ""));
     let store = if global.store.exists() { global.existing_store().map(Some) } else { Ok(None) };
     list.push(match store {
         Ok(Some(store)) => {
@@ -113,9 +120,12 @@ fn examine(global: &Global, name: &str, list: &mut Vec<Finding>) -> anyhow::Resu
     let mend = "lower the baud rate, shorten or shield the cable";
     list.push(finding("link", damaged == 0, format!("{damaged} damaged frames"), mend));
 
-    // A layer of some 100 us: long enough for the clock, short enough to see what disturbs it.
+    // A layer of some 100 us: long enough for the clock, short enough to see what disturbs it. On a chip
+    // some ms, and small enough for any.
+    let channels = if session.limits().form == ModelForm::Chip { 4 } else { 32 };
     let kind = LayerKind::Conv { kernel: 3, stride: 1, side: 16 };
-    let candidate = Candidate::new(ModelSpec::Layer { layer: Layer { kind, cin: 32, cout: 32 } }, 1)?;
+    let layer = Layer { kind, cin: channels, cout: channels };
+    let candidate = Candidate::new(ModelSpec::Layer { layer }, 1)?;
     let sampling = SamplingArgs { samples: 400, runs: 4, warmup: 1, order_seed: 0, allow_noisy: true };
     let timings = bench::time(global, &mut session, &candidate, &sampling, LoadOptions::default())?;
     let clock = facts.clock_resolution_ns;

@@ -88,8 +88,7 @@ pub(super) fn time(
 
 /// Share of the test nodes that the device gets right with a net whose graph is inside its file.
 pub(super) fn test_accuracy(session: &mut Session, data: &GraphData, onnx: &[u8]) -> anyhow::Result<f64> {
-    let digest = session.upload(onnx)?;
-    session.load(0, digest, LoadOptions::default())?;
+    session.load_onnx(0, onnx, LoadOptions::default())?;
     let on = OnGraph::new(&data.graph, &data.features);
     let features: Vec<u8> = on.input(&data.features).iter().flat_map(|value| value.to_le_bytes()).collect();
     let inputs = session.upload(&features)?;

@@ -225,6 +225,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 const fn link_code(error: &LinkError) -> u8 {
     match error {
         LinkError::Unreachable { .. }
+        | LinkError::Probe { .. }
         | LinkError::NoAgent { .. }
         | LinkError::Gone { .. }
         | LinkError::Restarted { .. }

@@ -139,8 +139,7 @@ fn check(
     let wanted = most / batch * batch;
     let onnx = lower(&net.net.net()?, Init::Weights(weights), batch as u32)?;
     session.clear()?;
-    let digest = session.upload(&onnx)?;
-    session.load(0, digest, LoadOptions::default())?;
+    session.load_onnx(0, &onnx, LoadOptions::default())?;
     let classes = record.task.family.classes as usize;
     let mut right = 0;
     for start in (0..wanted).step_by(batch) {

@@ -5,11 +5,15 @@
 //! - [`stream`]: bytes to and from an agent, over any transport, with a deadline on every read;
 //! - [`session`]: requests and answers, repeated and resumed where the link loses them;
 //! - [`upload`], [`measuring`]: the two long requests;
+//! - [`chip`]: ONNX -> the form and the memory of a chip;
+//! - [`probe`]: a chip behind a debug probe;
 //! - [`facts`]: what the handshake says of the device.
 
+pub mod chip;
 pub mod facts;
 pub mod inventory;
 pub mod measuring;
+pub mod probe;
 pub mod session;
 pub mod stream;
 pub mod upload;
@@ -53,6 +57,14 @@ pub enum LinkError {
         reason: String,
         /// The command that starts an agent there.
         hint: String,
+    },
+    /// A debug probe or the chip on it does not do as it should.
+    #[error("{url}: {reason}; `hanas device scan` lists this host's probes")]
+    Probe {
+        /// The address.
+        url: String,
+        /// What probe-rs said.
+        reason: String,
     },
     /// Something answers, but not as an agent does.
     #[error(

@@ -3,16 +3,19 @@
 //! The session's number outlives the link. After a lost link the same number finds slots and jobs on
 //! the agent as they were; every request is idempotent, so it is simply asked again.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
+use hanas_proto::chip::Elements;
 use hanas_proto::endpoints::{ToAgent, ToHost};
 use hanas_proto::fault::FaultCode;
 use hanas_proto::frame::{self, CRC_BYTES, Deframer, HANDSHAKE_PAYLOAD, Step, framed_len};
-use hanas_proto::handshake::{DIALECT, Hello, MAGIC, RefusalReason};
+use hanas_proto::handshake::{DIALECT, Hello, MAGIC, ModelForm, RefusalReason};
 use hanas_proto::measure::LoadOptions;
 use hanas_proto::{Digest, Nanos};
 
+use super::probe::{Chip, Start};
 use super::stream::Stream;
 use super::{DeviceUrl, Facts, LinkError};
 
@@ -142,6 +145,8 @@ pub struct Session {
     pub(super) next_job: u32,
     facts: Facts,
     limits: Limits,
+    /// Bytes that each of a chip's slots holds.
+    pub(super) chip_slots: BTreeMap<u16, u64>,
     damaged_frames: u64,
     received: u64,
     last_heard: Instant,
@@ -159,6 +164,8 @@ pub struct Limits {
     pub max_blob: u64,
     /// Slots.
     pub slots: u16,
+    /// Form in which it takes models.
+    pub form: ModelForm,
 }
 
 /// What a handler makes of one message.
@@ -182,7 +189,7 @@ impl Session {
         let mut session = Self {
             url: url.clone(),
             timeouts,
-            stream: dial(url, timeouts.connect)?,
+            stream: dial(url, timeouts.connect, Start::AsItIs)?,
             deframer: Deframer::new(vec![0; framed_len(MAX_FRAME)]),
             inbox: vec![0; 1 << 17],
             unread: 0..0,
@@ -192,13 +199,29 @@ impl Session {
             next_id: 1,
             next_job: 1,
             facts: Facts::default(),
-            limits: Limits { max_frame: HANDSHAKE_PAYLOAD, window: 1, max_blob: 0, slots: 0 },
+            limits: Limits {
+                max_frame: HANDSHAKE_PAYLOAD,
+                window: 1,
+                max_blob: 0,
+                slots: 0,
+                form: ModelForm::Onnx,
+            },
+            chip_slots: BTreeMap::new(),
             damaged_frames: 0,
             received: 0,
             last_heard: Instant::now(),
             on_queued: None,
         };
-        session.greet(timeouts.connect)?;
+        match session.greet(timeouts.connect) {
+            // A chip that hangs does not end its link.
+            Err(LinkError::NoAgent { .. } | LinkError::Gone { .. }) if url.is_probe() => {
+                session.redial(Start::Reset)?;
+                session.greet(timeouts.connect)?;
+            }
+            greeted => {
+                greeted?;
+            }
+        }
         Ok(session)
     }
 
@@ -257,7 +280,9 @@ impl Session {
     /// [`LinkError`].
     pub fn clear(&mut self) -> Result<(), LinkError> {
         let id = self.id();
-        self.ask(id, &ToAgent::Clear { id }, done(id))
+        self.ask(id, &ToAgent::Clear { id }, done(id))?;
+        self.chip_slots.clear();
+        Ok(())
     }
 
     /// Makes content that the agent holds a model in a slot.
@@ -466,12 +491,12 @@ impl Session {
         if self.url.is_child() {
             return Err(self.gone(reason.to_owned()));
         }
-        let start = Instant::now();
+        let begun = Instant::now();
+        let mut start = Start::AsItIs;
         loop {
-            if let Ok(stream) = dial(&self.url, self.timeouts.connect) {
-                self.stream = stream;
-                self.deframer = Deframer::new(vec![0; framed_len(MAX_FRAME)]);
-                self.unread = 0..0;
+            // A chip that does not answer over a fresh link hangs: the second time it is reset.
+            if self.redial(start).is_ok() {
+                start = Start::Reset;
                 match self.greet(self.timeouts.connect) {
                     Ok(true) => return Ok(()),
                     Ok(false) => return Err(LinkError::Restarted { url: self.url.to_string() }),
@@ -481,10 +506,32 @@ impl Session {
                     Err(_) => {}
                 }
             }
-            if start.elapsed() > self.timeouts.reconnect {
+            if begun.elapsed() > self.timeouts.reconnect {
                 return Err(self.gone(reason.to_owned()));
             }
             std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Opens the link anew.
+    fn redial(&mut self, start: Start) -> Result<(), LinkError> {
+        // A probe serves one link at a time: the old one ends first.
+        self.stream.close();
+        self.stream = dial(&self.url, self.timeouts.connect, start)?;
+        self.deframer = Deframer::new(vec![0; framed_len(MAX_FRAME)]);
+        self.unread = 0..0;
+        Ok(())
+    }
+
+    /// A chip's latencies depend on what it computes in, which is the host's to choose: it is told with
+    /// the runtime, so that profiles of either kind are kept apart.
+    fn note_elements(&mut self, form: ModelForm) {
+        if form == ModelForm::Chip {
+            let kind = match self.url.elements() {
+                Elements::F32 => "f32",
+                Elements::I8 => "int8",
+            };
+            self.facts.runtime = format!("{} {kind}", self.facts.runtime);
         }
     }
 
@@ -514,6 +561,7 @@ impl Session {
                             window: welcome.window.max(1),
                             max_blob: welcome.max_blob,
                             slots: welcome.slots,
+                            form: welcome.device.form,
                         };
                         Ok(Heard::Answer((Facts::from(welcome.device), limits, welcome.resumed)))
                     }
@@ -531,6 +579,7 @@ impl Session {
                 })?;
                 if let Some(Heard::Answer((facts, limits, resumed))) = heard {
                     self.facts = facts;
+                    self.note_elements(limits.form);
                     self.limits = limits;
                     self.scratch.resize(limits.max_frame + CRC_BYTES, 0);
                     self.outbox.resize(framed_len(limits.max_frame), 0);
@@ -569,7 +618,10 @@ pub const fn blames_the_model(code: FaultCode) -> bool {
     )
 }
 
-fn dial(url: &DeviceUrl, timeout: Duration) -> Result<Stream, LinkError> {
+fn dial(url: &DeviceUrl, timeout: Duration, start: Start) -> Result<Stream, LinkError> {
+    if url.is_probe() {
+        return Chip::open(url, start).map(Stream::over);
+    }
     Stream::open(url, timeout).map_err(|error| LinkError::Unreachable {
         url: url.to_string(),
         reason: error.to_string(),

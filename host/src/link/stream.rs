@@ -30,7 +30,7 @@ enum Kind {
 }
 
 impl Stream {
-    /// Opens the link; for `local:` and `exec:` starts the process.
+    /// Opens the link; for `local:` and `exec:` starts the process. `probe:` is [`probe`](super::probe)'s.
     ///
     /// # Errors
     /// What the system says.
@@ -38,10 +38,11 @@ impl Stream {
         let kind = match url {
             DeviceUrl::Tcp(address) => Kind::Tcp(connect(address, timeout)?),
             DeviceUrl::Unix(path) => Kind::Unix(UnixStream::connect(path)?),
-            DeviceUrl::Serial { path, baud } => {
+            DeviceUrl::Serial { path, baud, .. } => {
                 let port = serialport::new(path.to_string_lossy(), *baud).timeout(timeout).open()?;
                 Kind::Serial(port)
             }
+            DeviceUrl::Probe { .. } => return Err(io::ErrorKind::Unsupported.into()),
             DeviceUrl::Exec(command) => child(Command::new(&command[0]).args(&command[1..]))?,
             DeviceUrl::Local(options) => {
                 let mut command = Command::new(local_agent());
@@ -49,6 +50,12 @@ impl Stream {
             }
         };
         Ok(Self { kind, timeout: None })
+    }
+
+    /// A link over a socket that somebody else opened.
+    #[must_use]
+    pub const fn over(socket: UnixStream) -> Self {
+        Self { kind: Kind::Unix(socket), timeout: None }
     }
 
     /// Reads what is there, waiting at most `timeout` for the first byte; `Ok(0)` means that nothing came.
@@ -86,6 +93,14 @@ impl Stream {
             Kind::Tcp(socket) => socket.write_all(bytes),
             Kind::Unix(socket) | Kind::Child { socket, .. } => socket.write_all(bytes),
             Kind::Serial(port) => port.write_all(bytes),
+        }
+    }
+
+    /// Ends the link, as far as that is this side's to do.
+    pub fn close(&mut self) {
+        if let Kind::Unix(socket) = &self.kind {
+            // Fails only where the other side was first.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
         }
     }
 

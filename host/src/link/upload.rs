@@ -1,10 +1,13 @@
 //! Sending content: once, in chunks, under its digest.
 
-use hanas_proto::Digest;
 use hanas_proto::endpoints::{ToAgent, ToHost};
+use hanas_proto::handshake::ModelForm;
+use hanas_proto::measure::LoadOptions;
+use hanas_proto::{Bytes, Digest};
 
 use super::LinkError;
-use super::session::{Heard, Patience, Session};
+use super::chip::{self, ChipLimits};
+use super::session::{Heard, LoadedModel, Patience, Session};
 
 /// Bytes of a chunk message that are not content: variant, id, offset and length as varints.
 const CHUNK_OVERHEAD: usize = 32;
@@ -54,6 +57,33 @@ impl Session {
             }
         }
         Ok(digest)
+    }
+
+    /// Makes ONNX a model in a slot, in the form that the device takes; what does not fit a chip's memory is
+    /// not sent.
+    ///
+    /// # Errors
+    /// [`LinkError::Fault`] with the device's reason or the host's, or a failing link.
+    pub fn load_onnx(
+        &mut self,
+        slot: u16,
+        onnx: &[u8],
+        options: LoadOptions,
+    ) -> Result<LoadedModel, LinkError> {
+        let limits = self.limits();
+        if limits.form == ModelForm::Onnx {
+            let digest = self.upload(onnx)?;
+            return self.load(slot, digest, options);
+        }
+        let memory = Bytes(self.facts().memory_bytes);
+        let taken: u64 =
+            self.chip_slots.iter().filter(|(other, _)| **other != slot).map(|(_, len)| len).sum();
+        let content = Bytes(limits.max_blob.saturating_sub(taken));
+        let model = chip::lower(onnx, self.url.elements(), ChipLimits { memory, content })?;
+        let digest = self.upload(&model)?;
+        let loaded = self.load(slot, digest, options)?;
+        self.chip_slots.insert(slot, model.len() as u64);
+        Ok(loaded)
     }
 
     /// After a loss: lets the answers to chunks in flight pass, then returns where to go on.

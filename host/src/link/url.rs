@@ -5,12 +5,19 @@
 //! | `tcp://board:7700` | TCP |
 //! | `serial:///dev/ttyUSB0?baud=115200` | a serial port |
 //! | `unix:///run/hanas.sock` | a unix socket |
+//! | `probe://1d50:6018?chip=STM32F405RGTx` | a debug probe on USB, by vendor, product and serial number |
 //! | `exec:ssh board hanas-agent serve --stdio` | a command's standard input and output |
 //! | `local:` or `local:--threads 2` | an agent process of this host's own, with these options |
+//!
+//! A chip runs models in floats or in 8-bit integers: `elements=int8` behind a serial or probe address
+//! asks for the latter.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use hanas_proto::chip::Elements;
 
 use super::LinkError;
 
@@ -30,6 +37,17 @@ pub enum DeviceUrl {
         path: PathBuf,
         /// Bits a second.
         baud: u32,
+        /// What a chip at the other end computes in.
+        elements: Elements,
+    },
+    /// A chip behind a debug probe.
+    Probe {
+        /// `vid:pid` or `vid:pid:serial`; empty for the only probe there is.
+        probe: String,
+        /// What probe-rs calls the chip; none to have it found out.
+        chip: Option<String>,
+        /// What it computes in.
+        elements: Elements,
     },
     /// A unix socket.
     Unix(PathBuf),
@@ -46,13 +64,28 @@ impl DeviceUrl {
         matches!(self, Self::Exec(_) | Self::Local(_))
     }
 
+    /// Whether a chip behind a debug probe is meant.
+    #[must_use]
+    pub const fn is_probe(&self) -> bool {
+        matches!(self, Self::Probe { .. })
+    }
+
     /// The largest chunk worth sending at once, in bytes: small on a slow line, so that answers and
     /// losses show soon.
     #[must_use]
     pub const fn chunk_bytes(&self) -> usize {
         match self {
-            Self::Serial { .. } => 1 << 9,
+            Self::Serial { .. } | Self::Probe { .. } => 1 << 9,
             _ => 1 << 16,
+        }
+    }
+
+    /// What a chip at this address computes in.
+    #[must_use]
+    pub const fn elements(&self) -> Elements {
+        match self {
+            Self::Serial { elements, .. } | Self::Probe { elements, .. } => *elements,
+            _ => Elements::F32,
         }
     }
 
@@ -64,6 +97,7 @@ impl DeviceUrl {
             Self::Serial { baud, .. } => {
                 format!("hanas-agent serve --serial PORT --baud {baud}")
             }
+            Self::Probe { .. } => format!("hanas device flash '{self}' FIRMWARE.elf"),
             Self::Unix(path) => format!("hanas-agent serve --unix {}", path.display()),
             Self::Exec(command) => command.join(" "),
             Self::Local(options) => format!("hanas-agent serve --stdio {}", options.join(" ")),
@@ -80,16 +114,23 @@ impl FromStr for DeviceUrl {
         if let Some(rest) = text.strip_prefix("tcp://") {
             tcp(rest.trim_end_matches('/')).ok_or_else(|| bad("write tcp://HOST:PORT"))
         } else if let Some(rest) = text.strip_prefix("serial://") {
-            let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+            let (path, options) = options(rest, &["baud", "elements"]).map_err(|reason| bad(&reason))?;
             if path.is_empty() {
                 return Err(bad("write serial:///dev/ttyUSB0?baud=115200"));
             }
-            let baud = match query.strip_prefix("baud=") {
+            let baud = match options.get("baud") {
                 Some(rate) => rate.parse().ok().filter(|&rate| rate > 0),
-                None => query.is_empty().then_some(DEFAULT_BAUD),
+                None => Some(DEFAULT_BAUD),
             };
-            let baud = baud.ok_or_else(|| bad("the only option is ?baud=RATE, a whole number"))?;
-            Ok(Self::Serial { path: path.into(), baud })
+            let baud = baud.ok_or_else(|| bad("baud= takes a whole number of bits a second"))?;
+            Ok(Self::Serial { path: path.into(), baud, elements: elements_of(&options).map_err(bad)? })
+        } else if let Some(rest) = text.strip_prefix("probe://") {
+            let (probe, options) = options(rest, &["chip", "elements"]).map_err(|reason| bad(&reason))?;
+            if !probe.is_empty() && !probe.contains(':') {
+                return Err(bad("write probe://VID:PID?chip=NAME, or probe://VID:PID:SERIAL?chip=NAME"));
+            }
+            let chip = options.get("chip").map(|&chip| chip.to_owned());
+            Ok(Self::Probe { probe: probe.to_owned(), chip, elements: elements_of(&options).map_err(bad)? })
         } else if let Some(path) = text.strip_prefix("unix://") {
             if path.is_empty() { Err(bad("write unix:///PATH")) } else { Ok(Self::Unix(path.into())) }
         } else if let Some(command) = text.strip_prefix("exec:") {
@@ -101,13 +142,40 @@ impl FromStr for DeviceUrl {
             }
         } else if let Some(options) = text.strip_prefix("local:") {
             Ok(Self::Local(words(options)))
-        } else if text.starts_with("probe://") {
-            Err(bad("debug probes are not supported yet; use tcp://, serial://, unix://, exec: or local:"))
         } else {
             Err(bad(
-                "it is neither in the inventory (`hanas device list`) nor an address (tcp://, serial://, unix://, exec:, local:)",
+                "it is neither in the inventory (`hanas device list`) nor an address (tcp://, serial://, probe://, unix://, exec:, local:)",
             ))
         }
+    }
+}
+
+/// An address and the options behind its question mark.
+fn options<'a>(rest: &'a str, known: &[&str]) -> Result<(&'a str, BTreeMap<&'a str, &'a str>), String> {
+    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let mut options = BTreeMap::new();
+    for option in query.split('&').filter(|option| !option.is_empty()) {
+        match option.split_once('=').filter(|(key, value)| known.contains(key) && !value.is_empty()) {
+            Some((key, value)) => options.insert(key, value),
+            None => return Err(format!("the options are ?{}=..., not '{option}'", known.join("=...&"))),
+        };
+    }
+    Ok((address, options))
+}
+
+fn elements_of(options: &BTreeMap<&str, &str>) -> Result<Elements, &'static str> {
+    match options.get("elements") {
+        None | Some(&"f32") => Ok(Elements::F32),
+        Some(&"int8") => Ok(Elements::I8),
+        Some(_) => Err("elements= takes f32 or int8"),
+    }
+}
+
+/// How the elements stand in an address, behind other options.
+const fn elements_option(elements: Elements) -> &'static str {
+    match elements {
+        Elements::F32 => "",
+        Elements::I8 => "elements=int8",
     }
 }
 
@@ -129,7 +197,18 @@ impl fmt::Display for DeviceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "tcp://{address}"),
-            Self::Serial { path, baud } => write!(f, "serial://{}?baud={baud}", path.display()),
+            Self::Serial { path, baud, elements } => {
+                let option = elements_option(*elements);
+                let and = if option.is_empty() { "" } else { "&" };
+                write!(f, "serial://{}?baud={baud}{and}{option}", path.display())
+            }
+            Self::Probe { probe, chip, elements } => {
+                let chip = chip.as_ref().map(|chip| format!("chip={chip}"));
+                let option = elements_option(*elements);
+                let all = chip.into_iter().chain((!option.is_empty()).then(|| option.to_owned()));
+                let options = all.collect::<Vec<_>>().join("&");
+                write!(f, "probe://{probe}{}{options}", if options.is_empty() { "" } else { "?" })
+            }
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Exec(command) => write!(f, "exec:{}", command.join(" ")),
             Self::Local(options) => write!(f, "local:{}", options.join(" ")),
@@ -147,6 +226,10 @@ mod tests {
             "tcp://board:7700",
             "tcp://[::1]:7700",
             "serial:///dev/ttyUSB0?baud=921600",
+            "serial:///dev/ttyACM0?baud=115200&elements=int8",
+            "probe://1d50:6018",
+            "probe://1d50:6018:127.0.0.1:4444?chip=STM32F405RGTx",
+            "probe://?chip=STM32F405RGTx&elements=int8",
             "unix:///run/hanas.sock",
             "exec:ssh board hanas-agent serve --stdio",
             "local:",
@@ -160,14 +243,26 @@ mod tests {
     fn what_is_left_out_is_filled_in() {
         assert_eq!("tcp://board".parse::<DeviceUrl>().unwrap(), DeviceUrl::Tcp("board:7700".to_owned()));
         let serial = "serial:///dev/ttyACM0".parse::<DeviceUrl>().unwrap();
-        assert_eq!(serial, DeviceUrl::Serial { path: "/dev/ttyACM0".into(), baud: DEFAULT_BAUD });
+        let (path, elements) = ("/dev/ttyACM0".into(), Elements::F32);
+        assert_eq!(serial, DeviceUrl::Serial { path, baud: DEFAULT_BAUD, elements });
     }
 
     #[test]
     fn what_is_no_address_says_how_one_looks() {
-        for text in
-            ["", "board", "tcp://", "tcp://a:b", "serial://", "serial:///dev/x?speed=1", "unix://", "exec:"]
-        {
+        for text in [
+            "",
+            "board",
+            "tcp://",
+            "tcp://a:b",
+            "serial://",
+            "serial:///dev/x?speed=1",
+            "serial:///dev/x?baud=0",
+            "serial:///dev/x?elements=f16",
+            "probe://stlink",
+            "probe://1:2?chip=",
+            "unix://",
+            "exec:",
+        ] {
             let error = text.parse::<DeviceUrl>().unwrap_err().to_string();
             assert!(error.contains("is no device"), "{text}: {error}");
         }

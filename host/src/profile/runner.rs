@@ -157,9 +157,7 @@ impl State<'_> {
             if self.left[candidate] == 0 {
                 continue;
             }
-            let loaded = session
-                .upload(&self.candidates[candidate].onnx)
-                .and_then(|digest| session.load(slot, digest, self.options));
+            let loaded = session.load_onnx(slot, &self.candidates[candidate].onnx, self.options);
             match loaded {
                 Ok(model) if tell => {
                     if take(Note::Loaded { candidate, model })?.is_break() {

@@ -1,10 +1,14 @@
 use std::collections::BTreeMap;
+use std::vec;
+use std::vec::Vec;
 
-use hanas_proto::measure::LoadOptions;
+use hanas_proto::fault::FaultCode;
+use hanas_proto::measure::{LoadOptions, RoundContext};
 use hanas_proto::samples::SeriesReader;
 
 use super::*;
-use crate::runtime::Model;
+use crate::Trouble;
+use crate::recorder::BLOCK_BYTES;
 
 /// Counts runs; run `n` of a slot takes `times[n]`, and the last of them ever after.
 #[derive(Default)]
@@ -15,33 +19,56 @@ struct Fake {
     fail_at: Option<usize>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Planted(FaultCode);
+
+impl Trouble for Planted {
+    fn code(&self) -> FaultCode {
+        self.0
+    }
+    fn text(&self) -> &str {
+        "planted"
+    }
+    fn too_many_operators(_: usize) -> Self {
+        Self(FaultCode::TooLarge)
+    }
+}
+
 impl Runtime for Fake {
-    fn name(&self) -> String {
-        "fake".to_owned()
+    type Trouble = Planted;
+
+    fn options(&self, slot: u16) -> Option<LoadOptions> {
+        let options = LoadOptions { per_node: self.per_node, ..LoadOptions::default() };
+        self.times.contains_key(&slot).then_some(options)
     }
-    fn load(&mut self, _: u16, _: &[u8], _: LoadOptions) -> Result<Model, Trouble> {
-        Ok(Model::default())
-    }
-    fn clear(&mut self) {}
-    fn options(&self, _: u16) -> Option<LoadOptions> {
-        Some(LoadOptions { per_node: self.per_node, ..LoadOptions::default() })
-    }
-    fn run_once(&mut self, slot: u16) -> Result<Nanos, Trouble> {
+    fn run_once(&mut self, slot: u16) -> Result<Nanos, Planted> {
         let run = self.runs.entry(slot).or_default();
         *run += 1;
         if Some(*run) == self.fail_at {
-            return Err(Trouble::new(FaultCode::RunFailed, "planted"));
+            return Err(Planted(FaultCode::RunFailed));
         }
         let times = &self.times[&slot];
         Ok(Nanos(times[(*run - 1).min(times.len() - 1)]))
     }
-    fn run_nodes(&mut self, slot: u16, nodes: &mut Vec<Nanos>) -> Result<Nanos, Trouble> {
+    fn run_nodes(&mut self, slot: u16, tell: &mut dyn FnMut(Nanos)) -> Result<Nanos, Planted> {
         let time = self.run_once(slot)?;
-        *nodes = vec![Nanos(time.0 / 2); 2];
+        (0..2).for_each(|_| tell(Nanos(time.0 / 2)));
         Ok(time)
     }
-    fn infer(&mut self, _: u16, _: &[u8]) -> Result<Vec<u8>, Trouble> {
-        Ok(Vec::new())
+}
+
+/// A clock that stands still but for a step at every look.
+#[derive(Default)]
+struct Steps(u64);
+
+impl Clock for Steps {
+    fn now(&mut self) -> Nanos {
+        self.0 += 1000;
+        Nanos(self.0)
+    }
+    fn begin_round(&mut self) {}
+    fn end_round(&mut self) -> RoundContext {
+        RoundContext::default()
     }
 }
 
@@ -74,7 +101,7 @@ impl Desk for Notes {
     fn visiting(&mut self, slot: u16) {
         self.order.push(slot);
     }
-    fn should_stop(&mut self) -> bool {
+    fn should_stop(&mut self, _: Nanos) -> bool {
         self.asked += 1;
         self.stop_after.is_some_and(|stop| self.asked > stop)
     }
@@ -83,8 +110,26 @@ impl Desk for Notes {
 const PLAN: MeasurePlan<'static> =
     MeasurePlan { slots: &[], rounds: 1, warmup: 0, runs: 3, seed: 1, visit_limit: Nanos(0) };
 
-fn run(fake: &mut Fake, plan: MeasurePlan<'_>, slots: &[u16], notes: &mut Notes) -> Outcome {
-    measure(fake, &plan, slots, 60_000, &mut Probe::open(0), notes)
+fn run(fake: &mut Fake, plan: MeasurePlan<'_>, slots: &[u16], notes: &mut Notes) -> Outcome<Planted> {
+    run_within(fake, plan, slots, notes, 60_000)
+}
+
+fn run_within(
+    fake: &mut Fake,
+    plan: MeasurePlan<'_>,
+    slots: &[u16],
+    notes: &mut Notes,
+    limit: usize,
+) -> Outcome<Planted> {
+    let mut slots: Vec<Visited> = slots.iter().copied().map(Visited::not_yet).collect();
+    let storage = Storage {
+        slots: &mut slots,
+        times: &mut [Nanos(0); 256],
+        nodes: &mut [Nanos(0); 16],
+        samples: &mut vec![0; limit.min(BLOCK_BYTES)],
+        operators: &mut vec![0; limit],
+    };
+    measure(fake, &mut Steps::default(), &plan, storage, notes)
 }
 
 fn steady(slots: &[u16]) -> Fake {
@@ -177,11 +222,20 @@ fn operators_are_timed_one_series_a_run() {
     run(&mut fake, PLAN, &[2], &mut notes);
     assert_eq!(notes.nodes, vec![(0, 2, vec![501, 501]); 3]);
     assert_eq!(notes.samples, [(0, 2, vec![1002; 3])]);
-    let outcome = measure(&mut fake, &PLAN, &[2], 4, &mut Probe::open(0), &mut Notes::default());
-    assert!(
-        matches!(outcome, Outcome::Fault { slot: 2, trouble: Trouble { code: FaultCode::TooLarge, .. } }),
-        "{outcome:?}"
-    );
+    let outcome = run_within(&mut fake, PLAN, &[2], &mut Notes::default(), 4);
+    assert_eq!(outcome, Outcome::Fault { slot: 2, trouble: Planted(FaultCode::TooLarge) });
+}
+
+#[test]
+fn a_plan_that_asks_for_nothing_or_for_an_empty_slot_is_not_begun() {
+    let fake = steady(&[0, 9]);
+    let of = |slots, rounds, runs| check(&MeasurePlan { slots, rounds, runs, ..PLAN }, &fake);
+    assert_eq!(of(&[1, 2], 1, 1), Ok(()));
+    assert_eq!(of(&[3, 2], 1, 1), Err(PlanError::EmptySlot(1)));
+    for empty in [of(&[0, 0], 1, 1), of(&[1], 0, 1), of(&[1], 1, 0)] {
+        assert_eq!(empty, Err(PlanError::Empty));
+    }
+    assert_eq!(chosen(&[0x81, 2]).collect::<Vec<_>>(), [0, 7, 9]);
 }
 
 #[test]
