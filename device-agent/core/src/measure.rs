@@ -251,13 +251,15 @@ impl<R: Runtime + ?Sized, C: Clock + ?Sized, D: Desk + ?Sized> Job<'_, '_, R, C,
 
     fn warm_up(&mut self, slot: u16) -> Result<(), Interrupt<R::Trouble>> {
         let mut times = [Nanos(0); WARM_RUNS];
-        for run in 0..WARM_RUNS {
-            let before = &times[..run];
+        let mut count = 0;
+        while count < WARM_RUNS {
+            let before = &times[..count];
             if before.iter().copied().sum::<Nanos>() >= WARM_LIMIT || is_stationary(before) {
                 break;
             }
             self.check_stop()?;
-            times[run] = self.runtime.run_once(slot)?;
+            times[count] = self.runtime.run_once(slot)?;
+            count += 1;
         }
         Ok(())
     }
