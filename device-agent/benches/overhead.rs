@@ -9,8 +9,8 @@ mod client;
 use std::time::Instant;
 
 use client::{Agent, Client, PLAN, timings};
-use hanas_agent::runtime::Runtime;
 use hanas_agent::runtime::tract::Tract;
+use hanas_agent::runtime::{Runtime, Timed};
 use hanas_models::layer::{Layer, LayerKind};
 use hanas_models::onnx::{Init, lower};
 use hanas_models::resnet::Family;

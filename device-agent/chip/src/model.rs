@@ -92,7 +92,9 @@ impl<'c> Model<'c> {
             }
         }
         let lies = |map: &Map| {
-            map.at % ALIGN == 0 && !map.is_empty() && u64::from(map.at) + bytes(elements, map) <= weights_from
+            map.at.is_multiple_of(ALIGN)
+                && !map.is_empty()
+                && u64::from(map.at) + bytes(elements, map) <= weights_from
         };
         if !lies(&input) || !lies(&output) {
             return Err(not("an input or output lies outside of the memory"));
@@ -130,7 +132,8 @@ fn check_layer(elements: Elements, layer: &Layer, weights_from: u64) -> Result<(
         Op::Relu => (same_shape, true),
         Op::Add { other } => {
             let other = Map { at: other, ..*input };
-            let lies = other.at % ALIGN == 0 && u64::from(other.at) + bytes(elements, &other) <= weights_from;
+            let lies = other.at.is_multiple_of(ALIGN)
+                && u64::from(other.at) + bytes(elements, &other) <= weights_from;
             (same_shape && lies && !overlap(elements, &other, output), true)
         }
     };

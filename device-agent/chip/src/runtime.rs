@@ -70,7 +70,7 @@ impl<'m, C: Clock> ChipRuntime<'m, C> {
     ) -> Result<T, Trouble> {
         let Slot { start, len, options } = self.slot(slot).ok_or(Trouble::empty_slot())?;
         let Self { clock, work, contents, prepared, .. } = self;
-        let model = Model::read(&contents[start..start + len], work.len() * size_of::<u32>())?;
+        let model = Model::read(&contents[start..start + len], size_of_val(*work))?;
         if *prepared != Some(slot) {
             match model.header.elements {
                 Elements::F32 => prepare::<f32>(&model, work, options.fill),
@@ -171,7 +171,7 @@ impl<C: Clock> Models for ChipRuntime<'_, C> {
         tell: &mut dyn FnMut(Part<'_>),
     ) -> Result<u16, Trouble> {
         self.remove(slot);
-        let model = Model::read(content, self.work.len() * size_of::<u32>())?;
+        let model = Model::read(content, size_of_val(self.work))?;
         let room = self.contents.get_mut(self.used..self.used + content.len());
         room.ok_or(Trouble::too_large("the slots hold too much already; empty them"))?
             .copy_from_slice(content);

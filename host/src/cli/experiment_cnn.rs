@@ -158,6 +158,9 @@ pub(super) struct CnnArgs {
     /// Images of a search or training step
     #[arg(long, default_value_t = 128)]
     train_batch: usize,
+    /// Test images that the device classifies in every verification; 0 for none
+    #[arg(long, default_value_t = 500)]
+    check_images: usize,
     /// Print the table of what is finished and run nothing
     #[arg(long)]
     table: bool,
@@ -290,7 +293,9 @@ impl<'a> Steps<'a> {
     }
 
     fn verify(&self, run: &Path) -> anyhow::Result<()> {
-        let mut verify = words(&["verify", &path(run), "--samples", "200", "--allow-noisy"]);
+        let (run_path, check) = (path(run), self.args.check_images.to_string());
+        let mut verify =
+            words(&["verify", &run_path, "--samples", "200", "--allow-noisy", "--check-images", &check]);
         verify.extend(self.args.images.data.iter().flat_map(|data| ["--data".to_owned(), path(data)]));
         let ended = self.step(&name(run), [verify, self.device()]);
         // A net over its budget ends the command and is an outcome like any other.

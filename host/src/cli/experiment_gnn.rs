@@ -128,7 +128,7 @@ struct Line {
 pub(super) fn run(global: &Global, args: &GnnArgs) -> anyhow::Result<()> {
     let plans = plans(args)?;
     // Parsed before anything runs: what is wrong with an option is found at once.
-    let lines: Vec<Line> = plans.iter().map(|plan| line(plan)).collect::<anyhow::Result<_>>()?;
+    let lines: Vec<Line> = plans.iter().map(line).collect::<anyhow::Result<_>>()?;
     let mut failed = Vec::new();
     for (place, (plan, line)) in plans.iter().zip(&lines).enumerate() {
         let done = verified(&plan.folder).is_some();

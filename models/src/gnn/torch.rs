@@ -152,7 +152,7 @@ impl Layer {
             _ => graph.sum(&pooled),
         };
         if let Some(sums) = sums {
-            y = y / sums.unsqueeze(-1);
+            y = y.divide(&sums.unsqueeze(-1));
         }
         let degree = graph.degree.view([-1, 1, 1]);
         if let Some(pool) = self.pool.as_ref().filter(|_| reading.pools_nodes(layer.aggregator)) {
