@@ -8,7 +8,7 @@ use std::time::Duration;
 use probe_rs::config::{MemoryRegion, TargetSelector};
 use probe_rs::flashing::{DownloadOptions, ElfLoader, ElfOptions, download_file_with_options};
 use probe_rs::probe::list::Lister;
-use probe_rs::probe::{DebugProbeSelector, Probe};
+use probe_rs::probe::{DebugProbeSelector, Probe, WireProtocol};
 use probe_rs::rtt::{Rtt, ScanRegion, try_attach_to_rtt};
 use probe_rs::{MemoryInterface as _, Permissions, Session};
 
@@ -112,9 +112,11 @@ fn attach(url: &DeviceUrl) -> Result<Session, LinkError> {
         return Err(failed(url, "it is no probe's address"));
     };
     let target = chip.as_ref().map_or(TargetSelector::Auto, TargetSelector::from);
-    let mut session = open(url, probe)?
-        .attach(target, Permissions::default())
-        .map_err(|error| failed(url, chain(&error)))?;
+    let mut opened = open(url, probe)?;
+    // Black Magic Probes have no protocol of their own choosing; every Cortex-M has SWD.
+    opened.select_protocol(WireProtocol::Swd).map_err(|error| failed(url, chain(&error)))?;
+    let mut session =
+        opened.attach(target, Permissions::default()).map_err(|error| failed(url, chain(&error)))?;
     let mut core = session.core(0).map_err(|error| failed(url, chain(&error)))?;
     // Some probes stop the core to attach.
     if core.core_halted().map_err(|error| failed(url, chain(&error)))? {
