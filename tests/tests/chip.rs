@@ -9,6 +9,7 @@ use hanas_models::weights::seeded;
 use hanas_proto::measure::LoadOptions;
 use hanas_tests::agent::Agent;
 use hanas_tests::chip::here::ChipHere;
+use hanas_tests::chip::mobile;
 use hanas_tests::host::Host;
 use hanas_tests::own;
 
@@ -28,13 +29,17 @@ fn outputs(session: &mut Session, onnx: &[u8], input: &[u8]) -> Vec<f32> {
 
 fn assert_same(net: &Net, chip: &mut Session, agent: &mut Session) {
     let onnx = lower(net, Init::Weights(&seeded(net, 3)), 1).unwrap();
-    let values = (0..net.input.len()).map(|n| ((n * 37 % 101) as f32 / 50.0 - 1.0).to_le_bytes());
+    assert_same_onnx(&net.name, &onnx, net.input.len() as usize, chip, agent);
+}
+
+fn assert_same_onnx(name: &str, onnx: &[u8], inputs: usize, chip: &mut Session, agent: &mut Session) {
+    let values = (0..inputs).map(|n| ((n * 37 % 101) as f32 / 50.0 - 1.0).to_le_bytes());
     let input: Vec<u8> = values.flatten().collect();
-    let (ours, theirs) = (outputs(chip, &onnx, &input), outputs(agent, &onnx, &input));
-    assert_eq!(ours.len(), theirs.len(), "{}", net.name);
+    let (ours, theirs) = (outputs(chip, onnx, &input), outputs(agent, onnx, &input));
+    assert_eq!(ours.len(), theirs.len(), "{name}");
     let largest = theirs.iter().fold(0.0f32, |most, value| most.max(value.abs()));
     for (ours, theirs) in ours.iter().zip(&theirs) {
-        assert!((ours - theirs).abs() <= TOLERANCE * largest, "{}: {ours} and {theirs}", net.name);
+        assert!((ours - theirs).abs() <= TOLERANCE * largest, "{name}: {ours} and {theirs}");
     }
     assert!(largest > 0.0);
 }
@@ -56,6 +61,8 @@ fn whole_nets_compute_on_a_chip_what_tract_computes() {
     let sum = odd.push("sum", Op::Add, &[relu, point]);
     odd.push("pool", Op::AvgPool2, &[sum]);
     assert_same(&odd, &mut chip, &mut agent);
+
+    assert_same_onnx("mobile", &mobile::onnx(), mobile::INPUT, &mut chip, &mut agent);
 }
 
 #[test]

@@ -9,15 +9,16 @@ use crate::Trouble;
 /// Layers of a model at most.
 pub const MAX_LAYERS: usize = hanas_device_core::device::MAX_OPERATORS;
 
-/// A model out of its bytes.
-#[derive(Debug, Clone)]
-pub struct Model<'c> {
+/// A model out of its bytes. It takes kilobytes, of which a chip's stack has few: there is one, which is read
+/// into and not moved.
+#[derive(Debug)]
+pub struct Model {
     /// What stands before the layers.
     pub header: Header,
     /// The layers, in order; those beyond `header.layers` are none.
-    pub layers: [Option<Layer>; MAX_LAYERS],
-    /// Weights that the model brings.
-    pub given: &'c [u8],
+    layers: [Option<Layer>; MAX_LAYERS],
+    /// Where the weights that the model brings begin.
+    given_from: usize,
 }
 
 /// How many weights and biases a layer has.
@@ -37,12 +38,28 @@ const fn area(window: Window) -> u64 {
     window.kernel as u64 * window.kernel as u64
 }
 
-impl<'c> Model<'c> {
-    /// Reads and checks a model for a working memory of that many bytes.
+impl Model {
+    /// A model of no layers.
+    #[must_use]
+    pub const fn none() -> Self {
+        let nowhere = Map { at: 0, channels: 0, height: 0, width: 0 };
+        let header = Header {
+            magic: MAGIC,
+            elements: Elements::F32,
+            memory: 0,
+            layers: 0,
+            input: nowhere,
+            output: nowhere,
+        };
+        Self { header, layers: [None; MAX_LAYERS], given_from: 0 }
+    }
+
+    /// Reads and checks a model for a working memory of that many bytes, in place of what was here. What is
+    /// left after an error is not to be run.
     ///
     /// # Errors
     /// [`Trouble`] that says what is wrong.
-    pub fn read(content: &'c [u8], memory: usize) -> Result<Self, Trouble> {
+    pub fn read(&mut self, content: &[u8], memory: usize) -> Result<(), Trouble> {
         let not = Trouble::not_a_model;
         let (header, mut rest): (Header, _) =
             postcard::take_from_bytes(content).map_err(|_| not("the content is not a chip's model"))?;
@@ -52,17 +69,25 @@ impl<'c> Model<'c> {
         if header.memory as usize > memory {
             return Err(Trouble::too_large("the model takes more working memory than the chip has"));
         }
-        let mut layers = [None; MAX_LAYERS];
-        let wanted = layers.get_mut(..usize::from(header.layers));
-        for place in wanted.ok_or_else(|| Trouble::too_large("the model has too many layers"))? {
+        let (wanted, beyond) = self
+            .layers
+            .split_at_mut_checked(usize::from(header.layers))
+            .ok_or_else(|| Trouble::too_large("the model has too many layers"))?;
+        for place in wanted {
             let (layer, after) =
                 postcard::take_from_bytes(rest).map_err(|_| not("the model's layers are cut"))?;
             *place = Some(layer);
             rest = after;
         }
-        let model = Self { header, layers, given: rest };
-        model.check()?;
-        Ok(model)
+        beyond.fill(None);
+        (self.header, self.given_from) = (header, content.len() - rest.len());
+        self.check(rest.len() as u64)
+    }
+
+    /// Weights that the model brings, of the bytes that it was read from.
+    #[must_use]
+    pub fn given<'c>(&self, content: &'c [u8]) -> &'c [u8] {
+        content.get(self.given_from..).unwrap_or_default()
     }
 
     /// The layers.
@@ -70,7 +95,7 @@ impl<'c> Model<'c> {
         self.layers.iter().flatten()
     }
 
-    fn check(&self) -> Result<(), Trouble> {
+    fn check(&self, given: u64) -> Result<(), Trouble> {
         let not = Trouble::not_a_model;
         let Header { elements, memory, input, output, .. } = self.header;
         let mut weights_from = u64::from(memory);
@@ -84,7 +109,7 @@ impl<'c> Model<'c> {
                     return Err(not("a layer's shift is too large"));
                 }
                 if let Source::Given { at } = weights.source
-                    && (at % ALIGN != 0 || u64::from(at) + bytes > self.given.len() as u64)
+                    && (at % ALIGN != 0 || u64::from(at) + bytes > given)
                 {
                     return Err(not("a layer's weights are not in the model"));
                 }

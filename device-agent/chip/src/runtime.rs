@@ -29,7 +29,9 @@ pub struct ChipRuntime<'m, C> {
     contents: &'m mut [u8],
     used: usize,
     slots: [Option<Slot>; MAX_SLOTS],
-    /// The slot whose weights and input lie in the working memory.
+    /// The model that was read last.
+    model: Model,
+    /// The slot whose model that is, and whose weights and input lie in the working memory.
     prepared: Option<u16>,
 }
 
@@ -43,7 +45,8 @@ struct Slot {
 impl<'m, C: Clock> ChipRuntime<'m, C> {
     /// An empty one: `work` is the models' memory, `contents` holds what is loaded.
     pub const fn new(clock: C, work: &'m mut [u32], contents: &'m mut [u8]) -> Self {
-        Self { clock, work, contents, used: 0, slots: [None; MAX_SLOTS], prepared: None }
+        let slots = [None; MAX_SLOTS];
+        Self { clock, work, contents, used: 0, slots, model: Model::none(), prepared: None }
     }
 
     fn slot(&self, slot: u16) -> Option<Slot> {
@@ -66,23 +69,26 @@ impl<'m, C: Clock> ChipRuntime<'m, C> {
     fn with_model<T>(
         &mut self,
         slot: u16,
-        act: impl FnOnce(&mut C, &Model<'_>, &mut [u32]) -> Result<T, Trouble>,
+        act: impl FnOnce(&mut C, &Model, &mut [u32]) -> Result<T, Trouble>,
     ) -> Result<T, Trouble> {
         let Slot { start, len, options } = self.slot(slot).ok_or(Trouble::empty_slot())?;
-        let Self { clock, work, contents, prepared, .. } = self;
-        let model = Model::read(&contents[start..start + len], size_of_val(*work))?;
+        let Self { clock, work, contents, model, prepared, .. } = self;
         if *prepared != Some(slot) {
+            *prepared = None;
+            let content = &contents[start..start + len];
+            model.read(content, size_of_val(*work))?;
+            let given = model.given(content);
             match model.header.elements {
-                Elements::F32 => prepare::<f32>(&model, work, options.fill),
-                Elements::I8 => prepare::<i8>(&model, work, options.fill),
+                Elements::F32 => prepare::<f32>(model, given, work, options.fill),
+                Elements::I8 => prepare::<i8>(model, given, work, options.fill),
             }?;
             *prepared = Some(slot);
         }
-        act(clock, &model, work)
+        act(clock, model, work)
     }
 }
 
-fn prepare<E: Element>(model: &Model<'_>, work: &mut [u32], fill: Fill) -> Result<(), Trouble> {
+fn prepare<E: Element>(model: &Model, given: &[u8], work: &mut [u32], fill: Fill) -> Result<(), Trouble> {
     let outside = Trouble::not_a_model("a layer's weights lie outside of the memory");
     for layer in model.layers() {
         let Some((weights, count, biases)) = counts(layer) else { continue };
@@ -97,7 +103,7 @@ fn prepare<E: Element>(model: &Model<'_>, work: &mut [u32], fill: Fill) -> Resul
             }
             Source::Given { at } => {
                 let bytes: &mut [u8] = cast_slice_mut(place);
-                let given = model.given.get(at as usize..at as usize + bytes.len()).ok_or(outside)?;
+                let given = given.get(at as usize..at as usize + bytes.len()).ok_or(outside)?;
                 bytes.copy_from_slice(given);
             }
         }
@@ -116,7 +122,7 @@ fn prepare<E: Element>(model: &Model<'_>, work: &mut [u32], fill: Fill) -> Resul
 }
 
 /// Runs a model's layers; `after` is told of each.
-fn run(model: &Model<'_>, work: &mut [u32], mut after: impl FnMut()) -> Result<(), Trouble> {
+fn run(model: &Model, work: &mut [u32], mut after: impl FnMut()) -> Result<(), Trouble> {
     for layer in model.layers() {
         match model.header.elements {
             Elements::F32 => run::layer::<f32>(layer, work),
@@ -171,7 +177,8 @@ impl<C: Clock> Models for ChipRuntime<'_, C> {
         tell: &mut dyn FnMut(Part<'_>),
     ) -> Result<u16, Trouble> {
         self.remove(slot);
-        let model = Model::read(content, size_of_val(self.work))?;
+        self.prepared = None;
+        self.model.read(content, size_of_val(self.work))?;
         let room = self.contents.get_mut(self.used..self.used + content.len());
         room.ok_or(Trouble::too_large("the slots hold too much already; empty them"))?
             .copy_from_slice(content);
@@ -179,6 +186,7 @@ impl<C: Clock> Models for ChipRuntime<'_, C> {
         *place = Some(Slot { start: self.used, len: content.len(), options });
         self.used += content.len();
 
+        let model = &self.model;
         for (index, layer) in (0u16..).zip(model.layers()) {
             let name = name(&layer.op);
             tell(Part::Node(Node { id, index, name, op: name }));

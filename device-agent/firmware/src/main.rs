@@ -27,7 +27,7 @@ use crate::clock::Cycles;
 use crate::links::Links;
 
 /// Memory for a model's maps and weights, in bytes; the host is told and sends nothing larger.
-const WORK: usize = 72 * 1024;
+const WORK: usize = 64 * 1024;
 
 /// What is loaded, and what is being sent, in bytes each. A small image of floats is 12 KiB.
 const CONTENT: usize = 12 * 1024;

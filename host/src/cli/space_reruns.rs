@@ -127,15 +127,18 @@ fn print(global: &Global, spaces: &[HardwareSpace], sessions: Vec<Rerun>) -> any
         Format::Json => json(&report),
         Format::Csv => text(&changes.to_csv()),
         Format::Text => {
-            let Reruns { runs, choices, same_min, same_or_told_min, same_mean, spearman_min, .. } =
-                report.reruns;
+            let Reruns {
+                runs, choices, same_min, same_or_told_min, same_mean, tied_share, spearman_min, ..
+            } = report.reruns;
             let noisy = report.sessions.iter().filter(|run| !run.trustworthy).count();
             let mut page = if report.reruns.changes.is_empty() { String::new() } else { changes.to_text() };
             page.push_str(&format!(
                 "{runs} runs, {noisy} of them judged noisy: {same_min} of {choices} choices are the same in the worst pair \
                  of runs, {same_or_told_min} or reported as ties; {same_mean:.1} on average\n\
-                 {} changes had not been reported as ties; rank correlation of all widths {spearman_min:.3} or better\n",
+                 {} changes had not been reported as ties; of a group's other widths {:.0}% are reported as ties on average\n\
+                 rank correlation of all widths {spearman_min:.3} or better\n",
                 report.silent,
+                100.0 * tied_share,
             ));
             text(&page)
         }

@@ -2,6 +2,7 @@
 //!
 //! - [`partition`]: N knobs cut into cells;
 //! - [`select`]: one choice of each cell, by its distance from the fitted line;
+//! - [`open`]: which choices are still undecided, and what would settle them;
 //! - [`stability`]: how likely a rerun chooses the same;
 //! - [`racing`]: measures again only what decides a choice;
 //! - [`reruns`]: whether whole profiles, made again, chose the same;
@@ -13,6 +14,7 @@
 pub mod adaptive;
 pub mod hgnas;
 pub mod htas;
+pub mod open;
 pub mod partition;
 pub mod racing;
 pub mod reruns;

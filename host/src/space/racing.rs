@@ -299,9 +299,9 @@ mod tests {
     fn a_budget_is_kept_and_what_is_open_is_told() {
         let family = Family::cifar_resnet(20, 10).unwrap();
         let mut device = Planted::new(&family, 1, 3);
-        let racing = Racing { budget: 100, ..Racing::default() };
+        let racing = Racing { budget: 16, ..Racing::default() };
         let (space, outcome) = race(&family, settings(), &racing, &mut device).unwrap();
-        assert!(outcome.samples <= 100 && outcome.open > 0, "{outcome:?}");
+        assert!(outcome.samples <= 16 && outcome.open > 0, "{outcome:?}");
         let tied = space.stages.iter().flat_map(|stage| &stage.selection.choices);
         assert!(tied.filter(|choice| !choice.tied.is_empty()).count() >= outcome.open);
     }

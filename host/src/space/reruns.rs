@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::htas::HardwareSpace;
+use super::htas::{HardwareSpace, StageSpace};
+use super::select::Choice;
 use crate::latency::rank::spearman;
 
 /// A choice that a rerun did not repeat.
@@ -42,6 +43,9 @@ pub struct Reruns {
     pub same_or_told_min: usize,
     /// Choices that are the same, mean over all pairs.
     pub same_mean: f64,
+    /// Share of the other widths of a group that are reported as ties with its choice, mean over choices and
+    /// runs: what "reported" stands on.
+    pub tied_share: f64,
     /// Rank correlation of the latencies, of the pair that agrees least.
     pub spearman_min: f64,
     /// All changes.
@@ -66,6 +70,7 @@ pub fn compare(spaces: &[HardwareSpace]) -> Reruns {
         same_min: choices,
         same_or_told_min: choices,
         same_mean: choices as f64,
+        tied_share: tied_share(spaces),
         spearman_min: 1.0,
         changes: Vec::new(),
     };
@@ -88,6 +93,23 @@ pub fn compare(spaces: &[HardwareSpace]) -> Reruns {
         reruns.same_mean = f64::from(same_sum as u32) / pairs.len() as f64;
     }
     reruns
+}
+
+fn tied_share(spaces: &[HardwareSpace]) -> f64 {
+    let share = |stage: &StageSpace, choice: &Choice, floor: u32| {
+        let members = stage.selection.curve.iter().filter(|of| choice.cell.contains(&of.point));
+        let others = members.filter(|of| of.point[0] >= floor && of.point != choice.chosen.point).count();
+        (others > 0).then(|| choice.tied.len() as f64 / others as f64)
+    };
+    let of_space = |space: &HardwareSpace| -> Vec<f64> {
+        let floor = space.settings.rules.floor;
+        let stages = space.stages.iter();
+        stages
+            .flat_map(|of| of.selection.choices.iter().filter_map(move |choice| share(of, choice, floor)))
+            .collect()
+    };
+    let shares: Vec<f64> = spaces.iter().flat_map(of_space).collect();
+    if shares.is_empty() { 0.0 } else { shares.iter().sum::<f64>() / shares.len() as f64 }
 }
 
 fn changes(spaces: &[HardwareSpace], before: usize, after: usize) -> Vec<Change> {
@@ -166,5 +188,7 @@ mod tests {
         // With errors of that size the first run tells the tie.
         let blurred = compare(&[space(128, 4_000), space(127, 0)]);
         assert_eq!((blurred.same_or_told_min, blurred.silent()), (24, 0), "{blurred:?}");
+        assert_eq!(same.tied_share, 0.0);
+        assert!(blurred.tied_share > clear.tied_share, "{blurred:?}");
     }
 }

@@ -12,8 +12,11 @@
 //!
 //! Two points are equal where their scores differ by no more than `tie` times their combined standard
 //! error, sqrt(se_1^2 + se_2^2); with `tie` 0, the paper's rule, equal scores only. Equal points are
-//! settled by x, and more are reported as tied than that: all within `report` combined errors, since a
-//! point that is just beyond `tie` today is just within it at the next rerun.
+//! settled by x, and more are reported as tied than that, since a point that is just beyond `tie` today is
+//! just within it at the next rerun. A rerun picks a point of larger x than today's choice where it comes
+//! within `tie` of the best: reported are those within `report`. It picks one of smaller x only where
+//! today's choice falls out of the tie and this one does not, so that its score exceeds the choice's:
+//! reported are those that the choice leads by no more than `report - tie`.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +59,8 @@ pub struct Rules {
     pub z: f64,
     /// Combined standard errors within which two points are equal, so that the larger x is taken.
     pub tie: f64,
-    /// Combined standard errors within which a point is reported as tied with the choice.
+    /// Combined standard errors within which a point is reported as tied with the choice: to the best where
+    /// its x is larger than the choice's, else, less `tie`, to the choice.
     pub report: f64,
     /// Smallest coordinate that may be chosen.
     pub floor: u32,
@@ -75,7 +79,8 @@ impl Rules {
     /// The project's own: low quantile, errors counted, no width under 4. Two combined errors are a 5%
     /// test that the points differ; 5 leave a rerun, whose errors are as large, no room to choose what
     /// was not reported: the difference of two runs has sqrt(2) times the error, so a lead of 5 errors
-    /// falls under 2 where that difference is 3/sqrt(2) = 2.1 of its own errors, for one pair in 50.
+    /// falls under 2, and one of 3 under 0, where that difference is 3/sqrt(2) = 2.1 of its own errors, for
+    /// one pair in 50.
     #[must_use]
     pub const fn project() -> Self {
         let statistic = Statistic::Quantile(0.05);
@@ -117,8 +122,8 @@ pub struct Choice {
     /// The chosen point.
     #[serde(flatten)]
     pub chosen: Scored,
-    /// Other members of the cell that a rerun might choose: within `report` combined errors of the best
-    /// score, or chosen by a replicate (see [`super::stability`]).
+    /// Other members of the cell that a rerun might choose: not separated as `report` says, or chosen by a
+    /// replicate (see [`super::stability`]).
     pub tied: Vec<Vec<u32>>,
     /// Lead over the best member that is not tied, in combined standard errors; none without one.
     pub separation: Option<f64>,
@@ -181,42 +186,6 @@ pub struct Selection {
     pub dropped: Vec<Dropped>,
     /// All points, as given.
     pub curve: Vec<Scored>,
-}
-
-impl Selection {
-    /// Points that would settle the open cells if they were known better: each choice that a rerun
-    /// changes with a probability above `doubt`, and all that are tied with it; but for those that are
-    /// known to differ from the choice by less than `margin` of its latency, with two combined errors
-    /// counted. Such lie on one stair, and no measuring parts them.
-    ///
-    /// All that are tied, not only those that replicates pick: a low quantile falls as runs are added,
-    /// so rivals that are measured more often than the others would win for that.
-    #[must_use]
-    pub fn unsettled(&self, doubt: f64, margin: f64) -> Vec<Vec<u32>> {
-        let with_choice = |(choice, rivals): (&Choice, Vec<Vec<u32>>)| {
-            std::iter::once(choice.chosen.point.clone()).chain(rivals)
-        };
-        self.open(doubt, margin).into_iter().flat_map(with_choice).collect()
-    }
-
-    /// The choices that are not settled, each with its rivals; see [`Selection::unsettled`].
-    #[must_use]
-    pub fn open(&self, doubt: f64, margin: f64) -> Vec<(&Choice, Vec<Vec<u32>>)> {
-        let apart = |choice: &Choice, point: &[u32]| {
-            let rival = self.curve.iter().find(|of| of.point == point);
-            rival.is_some_and(|of| {
-                let gap = (choice.chosen.score_ns - of.score_ns).abs();
-                2.0f64.mul_add(combined(&choice.chosen, of), gap) > margin * choice.chosen.m_ns
-            })
-        };
-        let rivals = |choice: &Choice| -> Vec<Vec<u32>> {
-            choice.tied.iter().filter(|point| apart(choice, point)).cloned().collect()
-        };
-        let unsure =
-            self.choices.iter().filter(|choice| choice.rerun_same.is_some_and(|same| same < 1.0 - doubt));
-        let all = unsure.map(|choice| (choice, rivals(choice)));
-        all.filter(|(_, rivals)| !rivals.is_empty()).collect()
-    }
 }
 
 /// Chooses one point of every cell.
@@ -290,9 +259,8 @@ fn choose(cell: &Cell, members: &[(&Scored, bool)], rules: &Rules) -> Result<Cho
         });
     };
     let lead = |of: &Scored| best.score_ns - of.score_ns;
-    let within = |of: &Scored, errors: f64| lead(of) <= errors * combined(best, of);
     let (tied, rest): (Vec<&Scored>, Vec<&Scored>) =
-        allowed.iter().copied().partition(|of| within(of, rules.report.max(rules.tie)));
+        allowed.iter().copied().partition(|of| may_be_chosen(of, best, chosen, rules));
     let others = tied.iter().filter(|of| of.point != chosen.point);
     let unfloored = best_and_chosen(&list(&|_, open| open), rules).map(|(_, chosen)| chosen.point.clone());
     Ok(Choice {
@@ -308,6 +276,14 @@ fn choose(cell: &Cell, members: &[(&Scored, bool)], rules: &Rules) -> Result<Cho
         rerun_same: None,
         rivals: Vec::new(),
     })
+}
+
+/// Whether a rerun might choose this member instead.
+fn may_be_chosen(of: &Scored, best: &Scored, chosen: &Scored, rules: &Rules) -> bool {
+    let behind = |first: &Scored, errors: f64| first.score_ns - of.score_ns <= errors * combined(first, of);
+    let larger = by_x(of, chosen).is_gt();
+    behind(best, rules.tie)
+        || if larger { behind(best, rules.report) } else { behind(chosen, rules.report - rules.tie) }
 }
 
 /// The best score, and the widest of those that equal it; none of no members.
@@ -329,7 +305,7 @@ fn by_x(a: &Scored, b: &Scored) -> std::cmp::Ordering {
     a.x.total_cmp(&b.x).then_with(|| a.point.cmp(&b.point))
 }
 
-fn combined(a: &Scored, b: &Scored) -> f64 {
+pub(super) fn combined(a: &Scored, b: &Scored) -> f64 {
     a.se_ns.hypot(b.se_ns)
 }
 
@@ -346,6 +322,7 @@ fn staircase(curve: &[Scored], tie: f64) -> Vec<bool> {
 mod tests {
     use super::super::partition::Knob;
     use super::*;
+    use crate::latency::fit::PowerFit;
 
     fn widths(groups: u32, ns: &[f64], se_ns: f64) -> (Vec<Measured>, Partition) {
         let points = (1..).zip(ns).map(|(x, &m_ns)| Measured { point: vec![x], m_ns, se_ns });
@@ -395,22 +372,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unsure_choice_is_open_but_a_stair_is_a_stair() {
-        let (points, partition) = widths(1, &[100.0, 108.0, 109.5, 130.0], 4.0);
-        let mut found = select(&points, &partition, x, &Rules { tie: 2.0, ..PLAIN }).unwrap();
-        found.choices[0].rerun_same = Some(0.8);
-        assert_eq!(found.unsettled(0.05, 0.005), [[3], [1], [2]]);
-        assert_eq!(found.unsettled(0.25, 0.005), Vec::<Vec<u32>>::new(), "sure enough");
-        assert_eq!(found.unsettled(0.05, 0.2), Vec::<Vec<u32>>::new(), "no difference that matters");
-    }
-
-    #[test]
-    fn more_is_reported_than_is_equal() {
-        let (points, partition) = widths(1, &[100.0, 108.0, 109.5, 130.0], 1.5);
-        let found = select(&points, &partition, x, &Rules { tie: 1.0, report: 4.0, ..PLAIN }).unwrap();
-        let plain = select(&points, &partition, x, &Rules { tie: 1.0, ..PLAIN }).unwrap();
-        assert_eq!(chosen(&found), chosen(&plain));
-        assert!(found.choices[0].tied.len() > plain.choices[0].tied.len(), "{found:?}");
+    fn a_narrower_point_is_reported_where_it_might_beat_the_choice_and_a_wider_one_where_it_might_tie() {
+        // Below a line of 100, by combined errors of sqrt(2^2 + 2^2) ns.
+        let ns = [-3.1, 0.0, -4.9].map(|errors: f64| errors.mul_add(-8f64.sqrt(), 100.0));
+        let (points, partition) = widths(1, &ns, 2.0);
+        let fitted = select(&points, &partition, x, &PLAIN).unwrap().fitted;
+        let line = Fitted { fit: PowerFit::constant(100.0), ..fitted };
+        let rules = Rules { tie: 2.0, report: 5.0, ..PLAIN };
+        let found = select_below(line, &points, &partition, x, &rules).unwrap();
+        assert_eq!((chosen(&found), found.choices[0].tied.clone()), (vec![2], vec![vec![3]]));
     }
 
     #[test]

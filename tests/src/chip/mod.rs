@@ -2,10 +2,12 @@
 //!
 //! - [`here`]: the firmware's parts on this machine, without an emulator;
 //! - [`gdb`]: QEMU's own debug port;
+//! - [`mobile`]: a small net of the layers that the families of hanas lack;
 //! - [`probe`]: a debug probe in front of it that probe-rs takes for a real one.
 
 pub mod gdb;
 pub mod here;
+pub mod mobile;
 pub mod probe;
 
 use std::path::{Path, PathBuf};

@@ -91,6 +91,20 @@ pub(crate) fn reruns() -> Result<Vec<Figure>> {
             ),
         },
         Figure {
+            key: "choices_tied_share_quiet",
+            value: number(&quiet, "tied_share")?,
+            goal: "",
+            how: how(
+                "share of the other widths of a group that are reported as ties, mean over choices and runs, quiet",
+            ),
+        },
+        Figure {
+            key: "choices_tied_share_busy",
+            value: number(&busy, "tied_share")?,
+            goal: "",
+            how: how("the same, two busy processes beside it"),
+        },
+        Figure {
             key: "rerun_spearman_224_min",
             value: number(&quiet, "spearman_min")?,
             goal: ">= .98",
