@@ -17,6 +17,12 @@ use crate::settings::WorkerSettings;
 /// Bytes of a worker's last words that are passed on.
 const LAST_WORDS: usize = 160;
 
+/// glibc's allocator keeps what a run frees for the next one. As it comes, it gives buffers of some 100 KiB
+/// and more back to the system after some runs and not after others, depending on what was allocated before:
+/// the next run waits for thousands of fresh pages, and one session's latencies are another's times three.
+const KEEP_FREED: (&str, &str) =
+    ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824");
+
 /// What becomes of a worker's reports; called on a thread of its own.
 pub trait Reports: Send + 'static {
     /// Some bytes came; `false` where nobody wants more.
@@ -118,8 +124,17 @@ impl WorkerProcess {
     }
 }
 
-/// The command that is the agent's program.
+/// The command that is the agent's program, with an allocator that keeps memory unless the user set it.
 fn program(settings: &WorkerSettings) -> Command {
+    let mut command = bare_program(settings);
+    let (name, value) = KEEP_FREED;
+    if std::env::var_os(name).is_none() {
+        command.env(name, value);
+    }
+    command
+}
+
+fn bare_program(settings: &WorkerSettings) -> Command {
     let Some((first, rest)) = settings.prefix.split_first() else {
         let mut command = Command::new(&settings.program);
         command.arg0("hanas-agent");

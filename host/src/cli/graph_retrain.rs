@@ -19,6 +19,7 @@ use crate::search::hgnas::cache::{ScoreCache, Setting};
 use crate::search::hgnas::explore::Score;
 use crate::search::hgnas::finals::Spread;
 use crate::search::hgnas::problem::trained;
+use crate::search::hgnas::record::GnnRunRecord;
 use crate::search::run::{RunDir, SCHEMA_VERSION, write_whole};
 use crate::train::child::ChildConfig;
 use crate::train::record::GraphTrainRecord;
@@ -46,13 +47,13 @@ struct Plan {
 
 impl Plan {
     /// Unchanged, the trainings are those of the search's final, whose scores the run holds.
-    fn new(run: &GraphRun, changes: Changes) -> Self {
+    fn new(run: &GraphRun, search_seed: u64, changes: Changes) -> Self {
         let mut config = run.child;
         if changes.paper {
             config = ChildConfig { epochs: ChildConfig::paper().epochs, patience: None, ..config };
         }
         config.epochs = changes.epochs.unwrap_or(config.epochs);
-        let own_seed = run.record.settings.seed.wrapping_add(1);
+        let own_seed = search_seed.wrapping_add(1);
         let first_seed = changes.seed.unwrap_or(own_seed);
         let found = run.net.finalists.first().map_or_else(Vec::new, |first| first.scores.clone());
         let known = if config == run.child && first_seed == own_seed { found } else { Vec::new() };
@@ -90,7 +91,8 @@ pub(super) fn retrain(
     data: &GraphData,
     changes: Changes,
 ) -> anyhow::Result<GraphTrainRecord> {
-    let Plan { config, first_seed, runs, known: mut scores } = Plan::new(run, changes);
+    let search_seed = GnnRunRecord::load(&run.dir)?.settings.seed;
+    let Plan { config, first_seed, runs, known: mut scores } = Plan::new(run, search_seed, changes);
     config.check().map_err(super::Usage)?;
     let mut trainer = Trainer::new(data, config);
     if (scores.len() as u64) < runs {

@@ -27,8 +27,6 @@ use crate::train::record::GraphTrainRecord;
 pub(super) struct GraphRun {
     /// Its folder.
     pub(super) dir: RunDir,
-    /// What was asked.
-    pub(super) record: GnnRunRecord,
     /// What came out.
     pub(super) net: GnnNetRecord,
     /// How its children were trained.
@@ -44,7 +42,7 @@ impl GraphRun {
         let net = GnnNetRecord::load(dir).context("the search has not found its net yet")?;
         let child = serde_json::from_str(&record.child).context("run.json: the child's settings")?;
         let task = record.task.parse()?;
-        Ok(Self { dir: dir.clone(), record, net, child, task })
+        Ok(Self { dir: dir.clone(), net, child, task })
     }
 
     /// The run's graph.

@@ -3,25 +3,16 @@
 use std::ops::ControlFlow;
 
 use hanas_models::gnn::layout::OnGraph;
-use hanas_models::gnn::{GnnNet, Reading};
 use hanas_proto::measure::{LoadOptions, RoundContext};
 
 use super::{Interrupted, interrupt};
 use crate::data::graph::GraphData;
-use crate::latency::{Statistic, estimate};
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
-use crate::profile::graph_candidates::{GraphSubject, sampling};
+use crate::profile::graph_candidates::sampling;
 use crate::profile::runner::{Ended, Note, run};
 use crate::profile::sampling::Sampling;
 use crate::store::{SessionId, Visit};
-
-/// Times graph nets on one graph.
-pub(super) struct GnnTimer<'s> {
-    session: &'s mut Session,
-    subject: &'s GraphSubject,
-    reading: Reading,
-}
 
 /// A net's runs and the circumstances.
 #[derive(Debug, Default)]
@@ -30,28 +21,6 @@ pub(super) struct Runs {
     pub(super) visits: Vec<Vec<Visit>>,
     /// The rounds' circumstances.
     pub(super) contexts: Vec<(u32, RoundContext)>,
-}
-
-impl<'s> GnnTimer<'s> {
-    /// A timer over an open session.
-    pub(super) const fn new(session: &'s mut Session, subject: &'s GraphSubject, reading: Reading) -> Self {
-        Self { session, subject, reading }
-    }
-
-    /// The session, for what is not timing.
-    pub(super) const fn session(&mut self) -> &mut Session {
-        self.session
-    }
-
-    /// Latencies of nets with seeded weights, in nanoseconds.
-    pub(super) fn measure(&mut self, nets: &[GnnNet], wanted: &Sampling) -> anyhow::Result<Vec<f64>> {
-        let candidate = |net: &GnnNet| self.subject.candidate(net, self.reading);
-        let candidates: Vec<Candidate> = nets.iter().map(candidate).collect::<Result<_, _>>()?;
-        let clock = self.session.facts().clock_resolution_ns;
-        let runs = time(self.session, &candidates, wanted)?;
-        let value = |visits: &Vec<Visit>| Ok(estimate(visits, Statistic::default(), clock)?.value_ns);
-        runs.visits.iter().map(value).collect()
-    }
 }
 
 /// Times candidates, interleaved.

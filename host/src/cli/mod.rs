@@ -29,6 +29,8 @@ mod graph_timer;
 mod graph_train;
 #[cfg(feature = "torch")]
 mod hgnas_args;
+#[cfg(feature = "torch")]
+mod hgnas_timer;
 mod images;
 mod interrupt;
 mod latency;
@@ -158,6 +160,8 @@ struct Usage(String);
 /// Parses the arguments, runs the command, prints what went wrong, once.
 #[must_use]
 pub fn main() -> ExitCode {
+    #[cfg(feature = "torch")]
+    crate::train::allocator::keep_freed_memory();
     let cli = Cli::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! A net + data -> weights (ALGORITHM 1.7).
 //!
+//! - [`allocator`] (feature `torch`): memory that a step frees is kept for the next;
 //! - [`child`], [`gnn`] (feature `torch`): a graph net on its graph (ALGORITHM 2.3);
 //! - [`config`]: settings, the paper's by default, and the learning rate's course;
 //! - [`distil`] (feature `torch`): training from scratch, with or without a teacher;
@@ -7,6 +8,8 @@
 //! - [`mod@bench`] (feature `torch`): what a step costs;
 //! - [`teacher`] (feature `torch`): the trained base net, kept on disk for all runs of a task.
 
+#[cfg(feature = "torch")]
+pub mod allocator;
 #[cfg(feature = "torch")]
 pub mod bench;
 pub mod child;

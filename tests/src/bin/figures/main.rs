@@ -69,6 +69,9 @@ const GROUPS: &[(&str, Measure)] = &[
 
 /// Without arguments all groups; else those named, which renews their figures in the file.
 fn main() -> Result<()> {
+    // As `hanas` and the agent's worker have it.
+    #[cfg(feature = "torch")]
+    hanas::train::allocator::keep_freed_memory();
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     if let Some(odd) = wanted.iter().find(|name| !GROUPS.iter().any(|(known, _)| known == name)) {
         let known: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
