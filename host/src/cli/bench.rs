@@ -134,7 +134,7 @@ pub(super) fn time(
             Note::Visit { candidate, serial, runs } => {
                 done += 1;
                 progress.at(done, "");
-                let visit = Visit { session: SessionId(0), round: serial, samples: runs };
+                let visit = Visit { session: SessionId(0), round: serial, order: 0, samples: runs };
                 if candidate == 0 { found.null.push(visit) } else { found.visits.push(visit) }
             }
             Note::Operators { candidate: 1, times } => found.operators.push(times),

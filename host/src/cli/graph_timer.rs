@@ -36,7 +36,12 @@ pub(super) fn time(
     let ended = run(session, candidates, &have, &sampling(*wanted), options, &mut |note| {
         match note {
             Note::Visit { candidate, serial, runs: samples } => {
-                runs.visits[candidate].push(Visit { session: SessionId(0), round: serial, samples });
+                runs.visits[candidate].push(Visit {
+                    session: SessionId(0),
+                    round: serial,
+                    order: 0,
+                    samples,
+                });
             }
             Note::Context { serial, context } => runs.contexts.push((serial, context)),
             Note::Failed { candidate, reason } => failure = Some((candidate, reason)),

@@ -31,7 +31,7 @@ pub(super) fn measure(
     run(session, &[candidate], &[0], sampling, LoadOptions::default(), &mut |note| {
         match note {
             Note::Visit { serial, runs, .. } => {
-                visits.push(Visit { session: SessionId(0), round: serial, samples: runs });
+                visits.push(Visit { session: SessionId(0), round: serial, order: 0, samples: runs });
             }
             Note::Context { serial, context } => contexts.push((serial, context)),
             Note::Failed { reason, .. } => failure = Some(reason),

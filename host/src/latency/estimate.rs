@@ -76,7 +76,7 @@ impl std::fmt::Display for Statistic {
     }
 }
 
-/// A model's latency, and what it was made of. Outliers are counted, never dropped.
+/// A model's latency, and what it was made of. Outliers among the visits given are counted, never dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     /// The latency, ns.

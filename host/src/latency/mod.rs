@@ -1,6 +1,7 @@
 //! Raw samples -> estimates with errors -> fitted latency models.
 //!
 //! - [`mod@estimate`]: a model's visits -> its latency and how sure that is;
+//! - [`disturbed`]: visits that something else slowed down, told by those around them;
 //! - [`verdict`]: a session's samples and contexts -> trustworthy or not, and why;
 //! - [`reason`]: what such a verdict can name;
 //! - [`trend`]: the tests that the verdict is made of;
@@ -18,6 +19,7 @@
 
 pub mod agreement;
 pub mod calibration;
+pub mod disturbed;
 pub mod estimate;
 pub mod fit;
 pub mod graph;

@@ -66,7 +66,7 @@ pub(crate) fn scaled_visits(
             let progress = f64::from(round) / f64::from(rounds);
             let scale = base_ns / Noise::FLOOR_NS;
             let run = |_| Nanos::from_f64(scale * noise.sample(rng, offset, progress));
-            Visit { session: SessionId(1), round, samples: (0..runs).map(run).collect() }
+            Visit { session: SessionId(1), round, order: 0, samples: (0..runs).map(run).collect() }
         })
         .collect()
 }

@@ -14,6 +14,7 @@ use super::partition::{Knob, Partition, point_text};
 use super::select::{Rules, Selection};
 use super::stability::{Part, Sampled, Stability, select_sampled};
 use super::width::WidthSpace;
+use crate::latency::disturbed::{Undisturbed, undisturbed};
 use crate::latency::estimate;
 use crate::profile::cin::Cin;
 use crate::store::{ChoiceRow, ModelSamples, ModelSpec, Visit};
@@ -83,18 +84,23 @@ pub struct HardwareSpace {
     pub family: String,
     /// How it was made.
     pub settings: Settings,
+    /// Share of the visits that were set aside, because something else slowed the device down meanwhile.
+    #[serde(default)]
+    pub disturbed: f64,
     /// The stages in order.
     pub stages: Vec<StageSpace>,
 }
 
 impl HardwareSpace {
-    /// Builds the space from all stored samples; models that are no candidate are passed over.
+    /// Builds the space from all stored samples; models that are no candidate are passed over, and disturbed
+    /// visits are set aside (see [`disturbed`](crate::latency::disturbed)).
     ///
     /// # Errors
     /// [`SpaceError::Unmeasured`] where a stage has no samples, and as
     /// [`select`](super::select::select).
     pub fn build(family: &Family, samples: &[ModelSamples], settings: Settings) -> Result<Self, SpaceError> {
-        let by_layer = visits_by_layer(samples);
+        let Undisturbed { samples, disturbed } = undisturbed(samples);
+        let by_layer = visits_by_layer(&samples);
         let stages: Result<Vec<StageSpace>, SpaceError> = settings
             .cin
             .layers(family, settings.expand)
@@ -118,7 +124,7 @@ impl HardwareSpace {
                 Ok(StageSpace { stage, side, cins, selection, stability })
             })
             .collect();
-        Ok(Self { schema: SCHEMA, family: family.name.clone(), settings, stages: stages? })
+        Ok(Self { schema: SCHEMA, family: family.name.clone(), settings, disturbed, stages: stages? })
     }
 
     /// The choices as a space to search in. A stage whose every cell was dropped has no widths.

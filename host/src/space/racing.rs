@@ -5,11 +5,13 @@
 //!
 //! First, layers that are not confirmed are measured again: noise only ever makes a run slower, so a
 //! layer whose fastest visits do not agree may never have been seen undisturbed, and no spread of its
-//! runs would tell. A layer's gap is how far the [`CONFIRMING`]th fastest of its visits lies above the
-//! fastest, each visit counted by its fastest run. Confirmed is a layer whose gap is within
-//! [`Racing::margin`], or no outlier among the gaps of all layers (inside Tukey's outer fence): on a
-//! noisy device visits differ, and no budget would end that. Confirming takes at most
-//! [`CONFIRMING_SHARE`] of the budget.
+//! runs would tell. Only visits count that were undisturbed as far as those around them tell
+//! ([`disturbed`](crate::latency::disturbed)), and there must be [`CONFIRMING`]. A layer's gap is how far
+//! the [`CONFIRMING`]th fastest of them lies above the fastest, each counted by its fastest run. Confirmed
+//! is a layer whose gap is within [`Racing::margin`], or no outlier among the gaps of all layers (inside
+//! Tukey's outer fence): on a noisy device visits differ, and no budget would end that. Where visits were
+//! disturbed, as many confirmed layers are measured along: their floors are known, so that they tell
+//! whether the device was. Confirming takes at most [`CONFIRMING_SHARE`] of the budget.
 //!
 //! Then, in each heat, the open groups' choices and all tied with them are
 //! measured `heat` times more (successive elimination, Even-Dar et al. 2006, with the bootstrap in place
@@ -27,14 +29,16 @@ use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
 use super::htas::{HardwareSpace, Settings};
+use crate::latency::disturbed::undisturbed_visits;
 use crate::latency::estimate::FAR_FENCE;
 use crate::store::{ModelSamples, ModelSpec, Visit};
 
 /// Visits that have to agree on a layer's fastest run.
 pub const CONFIRMING: usize = 3;
 
-/// Largest part of the budget that goes into confirming.
-pub const CONFIRMING_SHARE: f64 = 0.25;
+/// Largest part of the budget that goes into confirming: half, since what is not confirmed spoils the line and
+/// all choices below it.
+pub const CONFIRMING_SHARE: f64 = 0.5;
 
 /// How a race is run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -113,6 +117,9 @@ pub fn race<S: Source>(
         let space = HardwareSpace::build(family, &samples, settings)?;
         let mut wanted = unconfirmed(family, settings, &samples, racing.margin);
         outcome.unconfirmed = wanted.len();
+        if space.disturbed > 0.0 {
+            wanted.extend(witnesses(&wanted, &layers_of(family, settings)));
+        }
         outcome.open = space.open(racing.doubt, racing.margin);
         let cost_of = |wanted: &[Layer]| wanted.len() as u64 * u64::from(racing.heat);
         if wanted.is_empty() || cost_of(&wanted) > confirming {
@@ -133,22 +140,36 @@ pub fn race<S: Source>(
 /// The space's layers whose fastest visits do not agree as those of the others do.
 #[must_use]
 pub fn unconfirmed(family: &Family, settings: Settings, samples: &[ModelSamples], margin: f64) -> Vec<Layer> {
-    let space: BTreeSet<Layer> =
-        settings.cin.layers(family, settings.expand).into_iter().flatten().flatten().collect();
+    let space = layers_of(family, settings);
+    let quiet = undisturbed_visits(samples);
     let fastest = |visit: &Visit| visit.samples.iter().map(|run| run.0).min();
     let layer = |model: &ModelSamples| match model.spec {
         ModelSpec::Layer { layer } if space.contains(&layer) => Some(layer),
         _ => None,
     };
-    let gap = |model: &ModelSamples| {
-        let mut best: Vec<u64> = model.visits.iter().filter_map(fastest).collect();
+    let gap = |model: &ModelSamples, quiet: &[bool]| {
+        let counted = model.visits.iter().zip(quiet).filter(|(_, quiet)| **quiet);
+        let mut best: Vec<u64> = counted.filter_map(|(visit, _)| fastest(visit)).collect();
         best.sort_unstable();
         best.get(CONFIRMING - 1).map_or(f64::INFINITY, |&ns| ns as f64 / best[0] as f64 - 1.0)
     };
+    let models = samples.iter().zip(&quiet);
     let gaps: Vec<(Layer, f64)> =
-        samples.iter().filter_map(|model| layer(model).map(|layer| (layer, gap(model)))).collect();
+        models.filter_map(|(model, quiet)| layer(model).map(|layer| (layer, gap(model, quiet)))).collect();
     let usual = outer_fence(gaps.iter().map(|(_, gap)| *gap).filter(|gap| gap.is_finite()).collect());
     gaps.into_iter().filter(|(_, gap)| *gap > margin.max(usual)).map(|(layer, _)| layer).collect()
+}
+
+/// All layers whose latency the space is made of.
+fn layers_of(family: &Family, settings: Settings) -> BTreeSet<Layer> {
+    settings.cin.layers(family, settings.expand).into_iter().flatten().flatten().collect()
+}
+
+/// As many of the other layers, evenly from all.
+fn witnesses(wanted: &[Layer], space: &BTreeSet<Layer>) -> Vec<Layer> {
+    let others: Vec<Layer> = space.iter().filter(|layer| !wanted.contains(layer)).copied().collect();
+    let count = wanted.len().min(others.len());
+    (0..count).map(|place| others[place * others.len() / count]).collect()
 }
 
 /// Beyond it an outlier is far out: the upper quartile and [`FAR_FENCE`] interquartile ranges (Tukey 1977).

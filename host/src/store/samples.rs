@@ -16,6 +16,9 @@ pub struct Visit {
     pub session: SessionId,
     /// The round in it.
     pub round: u32,
+    /// Its place in the order in which the store's visits were taken, from 1; 0 where that is not known.
+    #[serde(default)]
+    pub order: u64,
     /// The timed runs in order.
     pub samples: Vec<Nanos>,
 }
@@ -70,7 +73,7 @@ fn covered() -> String {
     COVERED.replace(":setting", SAME_SETTING)
 }
 
-const VISITS: &str = "SELECT m.id AS model_id, m.digest, m.spec_json, m.onnx_bytes, v.session_id, v.round, \
+const VISITS: &str = "SELECT v.id AS visit_id, m.id AS model_id, m.digest, m.spec_json, m.onnx_bytes, v.session_id, v.round, \
     v.samples_ns FROM visits v JOIN models m ON m.id = v.model_id";
 
 impl Store {
@@ -164,6 +167,7 @@ struct VisitText {
     onnx_bytes: u64,
     session: SessionId,
     round: u32,
+    order: u64,
     samples: String,
 }
 
@@ -175,6 +179,7 @@ fn visit_text(row: &Row<'_>) -> rusqlite::Result<VisitText> {
         onnx_bytes: row.get::<_, i64>("onnx_bytes")?.unsigned_abs(),
         session: SessionId(row.get("session_id")?),
         round: row.get("round")?,
+        order: row.get::<_, i64>("visit_id")?.unsigned_abs(),
         samples: row.get("samples_ns")?,
     })
 }
@@ -194,7 +199,7 @@ impl VisitText {
             what: "samples",
             why: format!("session {}, round {}: not a list of numbers", self.session.0, self.round),
         })?;
-        Ok(Visit { session: self.session, round: self.round, samples })
+        Ok(Visit { session: self.session, round: self.round, order: self.order, samples })
     }
 }
 

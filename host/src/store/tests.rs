@@ -70,7 +70,9 @@ fn what_goes_in_comes_out_after_reopening() {
     assert_eq!(samples[1].spec, model(16).spec);
     assert_eq!(samples[1].digest, model(16).digest);
     let last = vec![Nanos(73_120), Nanos(73_450), Nanos(1)];
-    assert_eq!(samples[0].visits[1], Visit { session, round: 1, samples: last });
+    let order = samples[0].visits[1].order;
+    assert!(order > samples[0].visits[0].order && samples[0].visits[0].order > 0);
+    assert_eq!(samples[0].visits[1], Visit { session, round: 1, order, samples: last });
     assert_eq!(store.counts(&query(id)).unwrap()[&model(8).digest], 6);
     let contexts = store.contexts(session).unwrap();
     assert_eq!((contexts.len(), contexts[1].0, contexts[1].1.temperature_mc), (2, 1, Some(-40)));

@@ -14,8 +14,7 @@ use hanas::store::{ModelSamples, ModelSpec, Store, Visit};
 use hanas_models::layer::Layer;
 use hanas_models::resnet::Family;
 use hanas_tests::program;
-use rand::SeedableRng;
-use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
@@ -125,11 +124,12 @@ fn five_runs() -> Result<Value> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Visits recorded of every layer, drawn from with replacement: a device that can be asked again and
-/// again under the same noise.
+/// Rounds over all layers that were recorded, drawn from with replacement: a device that can be asked again and
+/// again under the same noise. Whole rounds, so that what disturbed a layer disturbed those beside it too.
 struct Recorded<'a> {
     record: &'a [ModelSamples],
     taken: Vec<ModelSamples>,
+    rounds: u64,
     rng: ChaCha8Rng,
 }
 
@@ -137,18 +137,24 @@ impl<'a> Recorded<'a> {
     fn new(record: &'a [ModelSamples], samples: u32, seed: u64) -> Self {
         let empty = |model: &ModelSamples| ModelSamples { visits: Vec::new(), ..model.clone() };
         let taken = record.iter().map(empty).collect();
-        let mut device = Self { record, taken, rng: ChaCha8Rng::seed_from_u64(seed) };
+        let mut device = Self { record, taken, rounds: 0, rng: ChaCha8Rng::seed_from_u64(seed) };
         device.take(|_| true, samples);
         device
     }
 
     fn take(&mut self, wanted: impl Fn(&ModelSpec) -> bool, samples: u32) {
-        for (of, taken) in self.record.iter().zip(&mut self.taken).filter(|(of, _)| wanted(&of.spec)) {
-            let mut left = samples as usize;
-            while left > 0 {
-                let Some(visit) = of.visits.choose(&mut self.rng) else { break };
-                taken.visits.push(Visit { round: taken.visits.len() as u32, ..visit.clone() });
-                left = left.saturating_sub(visit.samples.len());
+        let recorded = self.record.iter().map(|of| of.visits.len()).min().unwrap_or(0);
+        let runs = self.record.iter().flat_map(|of| &of.visits).map(|visit| visit.samples.len()).max();
+        if recorded == 0 {
+            return;
+        }
+        for _ in 0..(samples as usize).div_ceil(runs.unwrap_or(1).max(1)) {
+            let round = self.rng.random_range(0..recorded);
+            self.rounds += 1;
+            for (of, taken) in self.record.iter().zip(&mut self.taken).filter(|(of, _)| wanted(&of.spec)) {
+                let visit = of.visits[round].clone();
+                let order = (self.rounds << 32) + visit.order;
+                taken.visits.push(Visit { round: self.rounds as u32, order, ..visit });
             }
         }
     }
