@@ -17,7 +17,7 @@ use crate::report::graph_terminal;
 use crate::report::terminal::Look;
 use crate::space::hgnas::{GraphSettings, GraphSpace};
 use crate::space::partition::point_text;
-use crate::space::select::Rules;
+use crate::space::rules::Rules;
 use crate::store::{DeviceId, SampleQuery, Saved, Store};
 use crate::task::graph::{GraphSet, GraphTask};
 

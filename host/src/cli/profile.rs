@@ -21,7 +21,7 @@ use crate::profile::runner::Ended;
 use crate::profile::sampling::Sampling;
 use crate::space::htas::{HardwareSpace, Settings};
 use crate::space::racing::{Outcome, Racing, race, unconfirmed};
-use crate::space::select::Rules;
+use crate::space::rules::Rules;
 use crate::store::{DeviceId, ModelSpec, SampleQuery, Store};
 
 /// Arguments of `hanas profile`.

@@ -11,7 +11,7 @@ use crate::profile::cin::Cin;
 use crate::report;
 use crate::space::htas::{HardwareSpace, Settings, StageSpace};
 use crate::space::partition::point_text;
-use crate::space::select::{Candidates, Rules};
+use crate::space::rules::{Candidates, Rules};
 use crate::store::{SampleQuery, Saved, Store};
 use crate::task::{AnyTask, Task};
 

@@ -16,7 +16,7 @@ use crate::profile::sampling::Sampling;
 use crate::space::htas::{HardwareSpace, Settings};
 use crate::space::racing::{Outcome, Racing, race};
 use crate::space::reruns::{Reruns, compare};
-use crate::space::select::Rules;
+use crate::space::rules::Rules;
 
 /// How reruns are made.
 #[derive(Debug, Args)]

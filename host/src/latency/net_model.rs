@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agreement::{Agreement, agreement};
 use super::calibration::{Calibration, LayerSum};
+use super::disturbed::undisturbed;
 use super::fit::Weighting;
 use super::layers::LayerFits;
 use super::pair_sampling::domains;
@@ -101,8 +102,8 @@ pub struct Judgement {
 }
 
 impl NetModel {
-    /// Makes a model of a family from stored samples and calibrates it on the nets among them that are
-    /// for that.
+    /// Makes a model of a family from stored samples, without the disturbed visits, and calibrates it on the
+    /// nets among them that are for that.
     ///
     /// # Errors
     /// [`LatencyError`] where layers of a type or kind were not measured, or samples make no latency.
@@ -114,6 +115,7 @@ impl NetModel {
         alpha: f64,
     ) -> Result<Self, LatencyError> {
         let Reading { statistic, clock_resolution_ns } = reading;
+        let samples = &undisturbed(samples).samples;
         let (cost, layers) = match kind {
             ModelKind::Paper => {
                 let points = LayerFits::points(family, samples, statistic, clock_resolution_ns)?;

@@ -180,7 +180,7 @@ pub(super) mod tests {
     use crate::profile::candidates::space_layers;
     use crate::space::hgnas::{GraphSettings, some_pairs};
     use crate::space::htas::Settings;
-    use crate::space::select::Rules;
+    use crate::space::rules::Rules;
     use crate::store::{DeviceId, ModelId, ModelSamples, ModelSpec, Plan, SessionId};
 
     /// A made-up device with stairs of 8 channels at the small maps and a rough curve at 32x32.

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::SpaceError;
 use super::hgnas::{by_cell, feature, some_pairs};
-use super::select::{Measured, Rules, Scored, best_and_chosen};
+use super::rules::Rules;
+use super::select::{Measured, Scored, best_and_chosen};
 use crate::latency::fit::{Fitted, Point, Weighting, least_squares};
 use crate::latency::graph_field::{GraphField, Guess};
 use crate::latency::trend::upper_tail;

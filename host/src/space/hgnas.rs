@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::SpaceError;
 use super::adaptive::{Known, Surface};
 use super::partition::{Cell, Interval, Knob, Partition, point_text};
-use super::select::{Choice, Measured, Rules, Selection};
+use super::rules::Rules;
+use super::select::{Choice, Measured, Selection};
 use super::stability::{Sampled, Stability, select_sampled};
+use crate::latency::disturbed::undisturbed;
 use crate::latency::estimate;
 use crate::latency::fit::Fitted;
 use crate::profile::graph_candidates::pair_of;
@@ -168,11 +170,12 @@ impl GraphSpace {
     /// # Errors
     /// [`SpaceError::NoPairs`] where nothing was measured, and as [`select`](super::select::select).
     pub fn build(graph: &str, samples: &[ModelSamples], settings: GraphSettings) -> Result<Self, SpaceError> {
+        let quiet = settings.rules.undisturbed.then(|| undisturbed(samples).samples);
         let of = |model: &ModelSamples| {
             let pair = pair_on(graph, settings.reading, &model.spec)?;
             Some(Sampled::single(pair.to_vec(), model.visits.clone()))
         };
-        let points: Vec<Sampled> = samples.iter().filter_map(of).collect();
+        let points: Vec<Sampled> = quiet.as_deref().unwrap_or(samples).iter().filter_map(of).collect();
         if points.is_empty() {
             return Err(SpaceError::NoPairs { graph: graph.to_owned() });
         }
@@ -247,7 +250,8 @@ impl GraphSpace {
 
 #[cfg(test)]
 mod tests {
-    use super::super::select::{DropReason, Rules, select};
+    use super::super::rules::Rules;
+    use super::super::select::{DropReason, select};
     use super::*;
 
     fn pairs(cell: &Cell) -> Vec<Vec<u32>> {

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
 use super::partition::{Knob, Partition, point_text};
-use super::select::{Rules, Selection};
+use super::rules::Rules;
+use super::select::Selection;
 use super::stability::{Part, Sampled, Stability, select_sampled};
 use super::width::WidthSpace;
 use crate::latency::disturbed::{Undisturbed, undisturbed};
@@ -93,14 +94,18 @@ pub struct HardwareSpace {
 
 impl HardwareSpace {
     /// Builds the space from all stored samples; models that are no candidate are passed over, and disturbed
-    /// visits are set aside (see [`disturbed`](crate::latency::disturbed)).
+    /// visits are set aside where the rules say so.
     ///
     /// # Errors
     /// [`SpaceError::Unmeasured`] where a stage has no samples, and as
     /// [`select`](super::select::select).
     pub fn build(family: &Family, samples: &[ModelSamples], settings: Settings) -> Result<Self, SpaceError> {
-        let Undisturbed { samples, disturbed } = undisturbed(samples);
-        let by_layer = visits_by_layer(&samples);
+        let (by_layer, disturbed) = if settings.rules.undisturbed {
+            let Undisturbed { samples, disturbed } = undisturbed(samples);
+            (visits_by_layer(&samples), disturbed)
+        } else {
+            (visits_by_layer(samples), 0.0)
+        };
         let stages: Result<Vec<StageSpace>, SpaceError> = settings
             .cin
             .layers(family, settings.expand)

@@ -1,6 +1,7 @@
 //! Estimates and fits -> the hardware-aware space: which widths are worth searching.
 //!
 //! - [`partition`]: N knobs cut into cells;
+//! - [`rules`]: how choices are made, the paper's way and the project's;
 //! - [`select`]: one choice of each cell, by its distance from the fitted line;
 //! - [`open`]: which choices are still undecided, and what would settle them;
 //! - [`stability`]: how likely a rerun chooses the same;
@@ -18,6 +19,7 @@ pub mod open;
 pub mod partition;
 pub mod racing;
 pub mod reruns;
+pub mod rules;
 pub mod select;
 pub mod stability;
 pub mod width;
@@ -58,7 +60,8 @@ pub enum SpaceError {
 #[cfg(test)]
 mod tests {
     use super::partition::{Knob, Partition};
-    use super::select::{Measured, Rules, select};
+    use super::rules::Rules;
+    use super::select::{Measured, select};
 
     /// N = 3: width x kernel side x resolution, with a device that likes widths of 8 and kernel 3.
     #[test]

@@ -41,7 +41,8 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::super::partition::{Knob, Partition};
-    use super::super::select::{Measured, Rules, select};
+    use super::super::rules::Rules;
+    use super::super::select::{Measured, select};
 
     #[test]
     fn an_unsure_choice_is_open_but_a_stair_is_a_stair() {

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::latency::synthetic::{Noise, rng, scaled_visits};
     use crate::profile::candidates::space_layers;
-    use crate::space::select::Rules;
+    use crate::space::rules::Rules;
     use crate::store::ModelId;
 
     /// Runs a visit.

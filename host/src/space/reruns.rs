@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::profile::candidates::space_layers;
     use crate::space::htas::Settings;
-    use crate::space::select::Rules;
+    use crate::space::rules::Rules;
     use crate::store::{ModelId, ModelSamples, ModelSpec, Visit};
 
     /// Stairs of 8 channels with one cheap width in stage 3.

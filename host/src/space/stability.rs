@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
 use super::partition::Partition;
-use super::select::{Measured, Rival, Rules, Selection, select, select_below};
+use super::rules::Rules;
+use super::select::{Measured, Rival, Selection, select, select_below};
 use crate::latency::estimate;
 use crate::latency::estimate::{Blocks, Estimate, student};
 use crate::latency::fit::Fitted;

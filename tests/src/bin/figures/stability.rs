@@ -9,7 +9,7 @@ use hanas::space::SpaceError;
 use hanas::space::htas::{HardwareSpace, Settings};
 use hanas::space::racing::{Racing, Source, race};
 use hanas::space::reruns::compare;
-use hanas::space::select::Rules;
+use hanas::space::rules::Rules;
 use hanas::store::{ModelSamples, ModelSpec, Store, Visit};
 use hanas_models::layer::Layer;
 use hanas_models::resnet::Family;
