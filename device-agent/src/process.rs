@@ -61,6 +61,7 @@ impl WorkerProcess {
             .args(settings.arguments())
             // A backtrace would be its last words, instead of what happened.
             .env("RUST_BACKTRACE", "0")
+            .envs(openmp())
             // A terminal's Ctrl-C is the supervisor's to handle.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -116,6 +117,13 @@ impl WorkerProcess {
         // Fails only where it is dead already.
         self.child.lock().unwrap_or_else(PoisonError::into_inner).kill().ok();
     }
+}
+
+/// How OpenMP's threads wait, which libtorch's are, where the user has not said it: without spinning, so
+/// that one that waits takes no processor from the one that works.
+fn openmp() -> Option<(&'static str, &'static str)> {
+    const POLICY: &str = "OMP_WAIT_POLICY";
+    std::env::var_os(POLICY).is_none().then_some((POLICY, "PASSIVE"))
 }
 
 /// The command that is the agent's program.

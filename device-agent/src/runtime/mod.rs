@@ -1,7 +1,7 @@
 //! What runs a model: content and a slot in, times and outputs out.
 //!
-//! [`tract`] is the one that is always there, ONNX Runtime (feature `ort`) one that many deploy with. Both
-//! take what [`read`] makes of content. [`null`] runs nothing, which shows what measuring itself costs, and
+//! [`tract`] is the one that is always there; ONNX Runtime (feature `ort`) and libtorch (feature `torch`) are
+//! ones that many deploy with. All take what [`read`] makes of content. [`null`] runs nothing, which shows what measuring itself costs, and
 //! [`scripted`] takes its times from a script, so that a whole system can be tested on a device whose
 //! latencies are known.
 
@@ -12,6 +12,8 @@ pub mod null;
 pub mod ort;
 pub mod read;
 pub mod scripted;
+#[cfg(feature = "torch")]
+pub mod torch;
 pub mod tract;
 
 use std::path::Path;
@@ -125,16 +127,21 @@ pub enum BuildError {
     #[cfg(feature = "ort")]
     #[error(transparent)]
     Ort(#[from] ort::OrtError),
+    /// Its device cannot be had.
+    #[cfg(feature = "torch")]
+    #[error(transparent)]
+    Torch(#[from] torch::TorchError),
 }
 
 /// The runtime that the settings name.
 ///
 /// # Errors
-/// [`BuildError`] where its script or library cannot be used, or it is not in this build.
+/// [`BuildError`] where its script, library or device cannot be used, or it is not in this build.
 pub fn build(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
     Ok(match settings.runtime {
         RuntimeKind::Tract => Box::new(tract::Tract::new(settings.threads, settings.max_drawn_bytes)),
         RuntimeKind::Ort => onnx_runtime(settings)?,
+        RuntimeKind::Libtorch => libtorch(settings)?,
         RuntimeKind::Null => Box::<null::Null>::default(),
         RuntimeKind::Scripted => {
             let path = settings.script.as_ref().ok_or(ScriptError::Missing)?;
@@ -152,4 +159,15 @@ fn onnx_runtime(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildErro
 #[cfg(not(feature = "ort"))]
 fn onnx_runtime(_: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
     Err(BuildError::NotBuilt { runtime: "ONNX Runtime", feature: "ort" })
+}
+
+#[cfg(feature = "torch")]
+fn libtorch(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    let WorkerSettings { torch_device, threads, max_drawn_bytes, .. } = *settings;
+    Ok(Box::new(torch::Torch::new(torch_device, threads, max_drawn_bytes)?))
+}
+
+#[cfg(not(feature = "torch"))]
+fn libtorch(_: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    Err(BuildError::NotBuilt { runtime: "libtorch", feature: "torch" })
 }
