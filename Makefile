@@ -25,7 +25,9 @@ build: setup ## hanas and hanas-agent, optimised
 demo: build ## Profile, search, train, export and verify on this machine; writes demo/report.html
 	tests/demo.sh
 
+# libtorch's first: what follows puts the agent without it back.
 test: build ## All tests
+	$(CARGO) test --release --locked --workspace --features hanas-agent/torch --test libtorch
 	$(CARGO) test --release --locked --workspace
 	$(CARGO) check --release --locked -p hanas --no-default-features
 

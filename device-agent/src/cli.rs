@@ -223,7 +223,11 @@ impl Serve {
 
 impl RuntimeArgs {
     fn is_on_gpu(&self) -> bool {
-        self.runtime == RuntimeKind::Libtorch && self.torch_device != TorchDevice::Cpu
+        match self.runtime {
+            RuntimeKind::TractCuda => true,
+            RuntimeKind::Libtorch => self.torch_device != TorchDevice::Cpu,
+            _ => false,
+        }
     }
 }
 

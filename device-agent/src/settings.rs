@@ -82,6 +82,8 @@ impl WorkerSettings {
 pub enum RuntimeKind {
     /// tract, on the processor.
     Tract,
+    /// tract, on a GPU.
+    TractCuda,
     /// ONNX Runtime, on the processor; its library is loaded from --ort-library.
     Ort,
     /// libtorch, on the processor or a GPU: --torch-device.
@@ -96,6 +98,7 @@ impl RuntimeKind {
     const fn name(self) -> &'static str {
         match self {
             Self::Tract => "tract",
+            Self::TractCuda => "tract-cuda",
             Self::Ort => "ort",
             Self::Libtorch => "libtorch",
             Self::Null => "null",

@@ -26,3 +26,20 @@ fn onnx_runtime_is_not_built_in() {
 fn libtorch_is_not_built_in() {
     assert!(complaint("libtorch").contains("--features torch"));
 }
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn tract_on_a_gpu_is_not_built_in() {
+    assert!(complaint("tract-cuda").contains("--features cuda"));
+}
+
+#[test]
+#[cfg(feature = "cuda")]
+fn tract_finds_no_gpu() {
+    if std::path::Path::new("/proc/driver/nvidia/version").exists() {
+        println!("note: skipped, there is a GPU");
+        return;
+    }
+    let text = complaint("tract-cuda");
+    assert!(text.contains("no GPU") && text.contains("CUDA driver library not found"), "{text}");
+}

@@ -1,6 +1,6 @@
 //! What runs a model: content and a slot in, times and outputs out.
 //!
-//! [`tract`] is the one that is always there; ONNX Runtime (feature `ort`) and libtorch (feature `torch`) are
+//! [`tract`] is the one that is always there, on a GPU too with feature `cuda`; ONNX Runtime (feature `ort`) and libtorch (feature `torch`) are
 //! ones that many deploy with. All take what [`read`] makes of content. [`null`] runs nothing, which shows what measuring itself costs, and
 //! [`scripted`] takes its times from a script, so that a whole system can be tested on a device whose
 //! latencies are known.
@@ -15,6 +15,8 @@ pub mod scripted;
 #[cfg(feature = "torch")]
 pub mod torch;
 pub mod tract;
+#[cfg(feature = "cuda")]
+pub mod tract_cuda;
 
 use std::path::Path;
 
@@ -127,6 +129,10 @@ pub enum BuildError {
     #[cfg(feature = "ort")]
     #[error(transparent)]
     Ort(#[from] ort::OrtError),
+    /// Its GPU cannot be had.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    TractCuda(#[from] tract_cuda::CudaError),
     /// Its device cannot be had.
     #[cfg(feature = "torch")]
     #[error(transparent)]
@@ -140,6 +146,7 @@ pub enum BuildError {
 pub fn build(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
     Ok(match settings.runtime {
         RuntimeKind::Tract => Box::new(tract::Tract::new(settings.threads, settings.max_drawn_bytes)),
+        RuntimeKind::TractCuda => tract_on_gpu(settings)?,
         RuntimeKind::Ort => onnx_runtime(settings)?,
         RuntimeKind::Libtorch => libtorch(settings)?,
         RuntimeKind::Null => Box::<null::Null>::default(),
@@ -148,6 +155,17 @@ pub fn build(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> 
             Box::new(scripted::Scripted::read(path)?)
         }
     })
+}
+
+#[cfg(feature = "cuda")]
+fn tract_on_gpu(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    let WorkerSettings { threads, max_drawn_bytes, .. } = *settings;
+    Ok(Box::new(tract_cuda::new(threads, max_drawn_bytes)?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn tract_on_gpu(_: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    Err(BuildError::NotBuilt { runtime: "tract on a GPU", feature: "cuda" })
 }
 
 #[cfg(feature = "ort")]
