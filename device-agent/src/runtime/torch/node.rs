@@ -128,7 +128,7 @@ impl<'a> Node<'a> {
         word.unwrap_or(default)
     }
 
-    /// A tensor, and numbers alone as one.
+    /// A tensor.
     pub(super) fn tensor(&self, name: &str) -> Option<&'a pb::TensorProto> {
         self.attribute(name).and_then(|attribute| attribute.t.as_ref())
     }
