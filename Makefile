@@ -25,7 +25,9 @@ build: setup ## hanas and hanas-agent, optimised
 demo: build ## Profile, search, train, export and verify on this machine; writes demo/report.html
 	tests/demo.sh
 
+# libtorch's first: what follows puts the agent without it back.
 test: build ## All tests
+	$(CARGO) test --release --locked --workspace --features hanas-agent/torch --test libtorch
 	$(CARGO) test --release --locked --workspace
 	$(CARGO) check --release --locked -p hanas --no-default-features
 
@@ -46,7 +48,7 @@ bench: build ## The figures, as a table and in target/figures.json; ONLY="reruns
 
 lint: setup ## Format, clippy, documentation
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --locked --workspace --features hanas-agent/torch --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
 
 doc: setup ## Rust documentation in target/doc; the book's sources are in docs/src

@@ -13,7 +13,10 @@ use clap::{Args, Parser, Subcommand};
 use crate::connection;
 use crate::facts::memory_bytes;
 use crate::link::{Endpoint, Listener};
-use crate::settings::{Pin, RuntimeKind, Settings, WorkerSettings, read_duration, read_pin, read_size};
+use crate::settings::{
+    Pin, RuntimeKind, Settings, TorchDevice, WorkerSettings, read_duration, read_pin, read_size,
+    read_torch_device,
+};
 use crate::supervisor::Supervisor;
 use crate::worker;
 
@@ -70,7 +73,8 @@ struct Serve {
     /// one thread).
     #[arg(long, default_value = "auto", value_parser = read_pin)]
     pin: Pin,
-    /// Address space that the worker may take [default: three quarters of the memory].
+    /// Address space that the worker may take [default: three quarters of the memory; with a GPU all, for
+    /// its driver reserves more than there is memory].
     #[arg(long, value_name = "SIZE", value_parser = read_size)]
     memory_limit: Option<u64>,
     /// Start the worker through this command, as `chrt --fifo 10`, or an emulator; split at spaces.
@@ -102,6 +106,9 @@ struct RuntimeArgs {
     /// [default: the system's libonnxruntime.so].
     #[arg(long, value_name = "FILE", env = "ORT_DYLIB_PATH")]
     ort_library: Option<PathBuf>,
+    /// Where libtorch runs models: cpu, cuda, or cuda:1 for the second GPU.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = read_torch_device)]
+    torch_device: TorchDevice,
     /// Threads of the runtime.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: u16,
@@ -194,7 +201,7 @@ impl Where {
 impl Serve {
     fn settings(&self, slot_file: PathBuf, cache_folder: PathBuf) -> Settings {
         // Where the system does not tell its memory, its own limits have to do.
-        let most = memory_bytes() / 4 * 3;
+        let most = if self.runtime.is_on_gpu() { 0 } else { memory_bytes() / 4 * 3 };
         let memory_limit_bytes = self.memory_limit.unwrap_or(if most == 0 { u64::MAX } else { most });
         let worker = WorkerSettings {
             program: OWN_PROGRAM.into(),
@@ -202,6 +209,7 @@ impl Serve {
             runtime: self.runtime.runtime,
             script: self.runtime.script.clone(),
             ort_library: self.runtime.ort_library.clone(),
+            torch_device: self.runtime.torch_device,
             threads: self.runtime.threads,
             pin: self.pin,
             memory_limit_bytes,
@@ -210,6 +218,16 @@ impl Serve {
             run_limit: self.run_limit,
         };
         Settings { worker, cache_folder, lease_ttl: self.lease_ttl, max_model_bytes: self.max_model }
+    }
+}
+
+impl RuntimeArgs {
+    fn is_on_gpu(&self) -> bool {
+        match self.runtime {
+            RuntimeKind::TractCuda => true,
+            RuntimeKind::Libtorch => self.torch_device != TorchDevice::Cpu,
+            _ => false,
+        }
     }
 }
 
@@ -222,6 +240,7 @@ impl Worker {
             runtime: self.runtime.runtime,
             script: self.runtime.script.clone(),
             ort_library: self.runtime.ort_library.clone(),
+            torch_device: self.runtime.torch_device,
             threads: self.runtime.threads,
             pin: self.pin,
             memory_limit_bytes: self.memory_limit,

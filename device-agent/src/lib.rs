@@ -14,7 +14,7 @@
 //! 7. [`process`], [`orders`]: the worker's process and the pipe to it;
 //! 8. [`worker`], [`limits`]: orders -> reports, inside limits;
 //! 9. [`context`]: the clock, and the circumstances of a round;
-//! 10. [`runtime`]: what runs a model: tract, nothing at all, or a script;
+//! 10. [`runtime`]: what runs a model: tract, ONNX Runtime, libtorch, nothing at all, or a script;
 //! 11. [`facts`]: what the device is; [`settings`], [`cli`], [`log`]: how it is started and what it says.
 
 pub mod blobs;

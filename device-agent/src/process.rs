@@ -23,6 +23,10 @@ const LAST_WORDS: usize = 160;
 const KEEP_FREED: (&str, &str) =
     ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=1073741824");
 
+/// How OpenMP's threads wait, which libtorch's are: without spinning, so that one that waits takes no processor
+/// from the one that works.
+const PASSIVE: (&str, &str) = ("OMP_WAIT_POLICY", "PASSIVE");
+
 /// What becomes of a worker's reports; called on a thread of its own.
 pub trait Reports: Send + 'static {
     /// Some bytes came; `false` where nobody wants more.
@@ -67,6 +71,7 @@ impl WorkerProcess {
             .args(settings.arguments())
             // A backtrace would be its last words, instead of what happened.
             .env("RUST_BACKTRACE", "0")
+            .envs(environment())
             // A terminal's Ctrl-C is the supervisor's to handle.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -124,17 +129,13 @@ impl WorkerProcess {
     }
 }
 
-/// The command that is the agent's program, with an allocator that keeps memory unless the user set it.
-fn program(settings: &WorkerSettings) -> Command {
-    let mut command = bare_program(settings);
-    let (name, value) = KEEP_FREED;
-    if std::env::var_os(name).is_none() {
-        command.env(name, value);
-    }
-    command
+/// What the worker's libraries read from its environment, where the user has not set it.
+fn environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    [KEEP_FREED, PASSIVE].into_iter().filter(|(name, _)| std::env::var_os(name).is_none())
 }
 
-fn bare_program(settings: &WorkerSettings) -> Command {
+/// The command that is the agent's program.
+fn program(settings: &WorkerSettings) -> Command {
     let Some((first, rest)) = settings.prefix.split_first() else {
         let mut command = Command::new(&settings.program);
         command.arg0("hanas-agent");

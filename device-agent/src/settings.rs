@@ -30,6 +30,8 @@ pub struct WorkerSettings {
     pub script: Option<PathBuf>,
     /// ONNX Runtime's library; none: the system's own.
     pub ort_library: Option<PathBuf>,
+    /// Where libtorch runs models.
+    pub torch_device: TorchDevice,
     /// Threads of the runtime.
     pub threads: u16,
     /// Which processor the worker is bound to.
@@ -62,6 +64,8 @@ impl WorkerSettings {
             self.max_drawn_bytes.to_string().into(),
             "--slot-file".into(),
             self.slot_file.clone().into(),
+            "--torch-device".into(),
+            self.torch_device.to_string().into(),
         ];
         if let Some(script) = &self.script {
             arguments.extend(["--script".into(), script.clone().into()]);
@@ -78,8 +82,12 @@ impl WorkerSettings {
 pub enum RuntimeKind {
     /// tract, on the processor.
     Tract,
+    /// tract, on a GPU.
+    TractCuda,
     /// ONNX Runtime, on the processor; its library is loaded from --ort-library.
     Ort,
+    /// libtorch, on the processor or a GPU: --torch-device.
+    Libtorch,
     /// Nothing: any content loads and a run does nothing. Shows what measuring itself costs.
     Null,
     /// A script says how long each run takes; for tests.
@@ -90,9 +98,29 @@ impl RuntimeKind {
     const fn name(self) -> &'static str {
         match self {
             Self::Tract => "tract",
+            Self::TractCuda => "tract-cuda",
             Self::Ort => "ort",
+            Self::Libtorch => "libtorch",
             Self::Null => "null",
             Self::Scripted => "scripted",
+        }
+    }
+}
+
+/// Where libtorch runs models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TorchDevice {
+    /// On the processor.
+    Cpu,
+    /// On this GPU.
+    Cuda(usize),
+}
+
+impl std::fmt::Display for TorchDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
 }
@@ -130,6 +158,9 @@ pub enum ReadError {
     /// No processor.
     #[error("'{0}' is no processor; write its number, none or auto")]
     Pin(String),
+    /// No device of libtorch.
+    #[error("'{0}' is no device of libtorch; write cpu, cuda, or a GPU's number as cuda:1")]
+    TorchDevice(String),
 }
 
 /// `none`, `auto` or a processor's number.
@@ -142,6 +173,20 @@ pub fn read_pin(text: &str) -> Result<Pin, ReadError> {
         "none" => Ok(Pin::Off),
         number => number.parse().map(Pin::Cpu).map_err(|_| ReadError::Pin(text.to_owned())),
     }
+}
+
+/// `cpu`, `cuda` (the first GPU) or `cuda:1`.
+///
+/// # Errors
+/// [`ReadError::TorchDevice`].
+pub fn read_torch_device(text: &str) -> Result<TorchDevice, ReadError> {
+    let gpu = match text {
+        "cpu" => return Ok(TorchDevice::Cpu),
+        "cuda" => Some(0),
+        // More digits are no GPU's number, and libtorch's would overflow.
+        gpu => gpu.strip_prefix("cuda:").and_then(|number| number.parse::<u8>().ok()),
+    };
+    gpu.map(|gpu| TorchDevice::Cuda(gpu.into())).ok_or_else(|| ReadError::TorchDevice(text.to_owned()))
 }
 
 /// `2G`, `512M`, `64K` (binary) or plain bytes.

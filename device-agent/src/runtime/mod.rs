@@ -1,7 +1,7 @@
 //! What runs a model: content and a slot in, times and outputs out.
 //!
-//! [`tract`] is the one that is always there, ONNX Runtime (feature `ort`) one that many deploy with. Both
-//! take what [`read`] makes of content. [`null`] runs nothing, which shows what measuring itself costs, and
+//! [`tract`] is the one that is always there, on a GPU too with feature `cuda`; ONNX Runtime (feature `ort`) and libtorch (feature `torch`) are
+//! ones that many deploy with. All take what [`read`] makes of content. [`null`] runs nothing, which shows what measuring itself costs, and
 //! [`scripted`] takes its times from a script, so that a whole system can be tested on a device whose
 //! latencies are known.
 
@@ -12,7 +12,11 @@ pub mod null;
 pub mod ort;
 pub mod read;
 pub mod scripted;
+#[cfg(feature = "torch")]
+pub mod torch;
 pub mod tract;
+#[cfg(feature = "cuda")]
+pub mod tract_cuda;
 
 use std::path::Path;
 
@@ -125,22 +129,43 @@ pub enum BuildError {
     #[cfg(feature = "ort")]
     #[error(transparent)]
     Ort(#[from] ort::OrtError),
+    /// Its GPU cannot be had.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    TractCuda(#[from] tract_cuda::CudaError),
+    /// Its device cannot be had.
+    #[cfg(feature = "torch")]
+    #[error(transparent)]
+    Torch(#[from] torch::TorchError),
 }
 
 /// The runtime that the settings name.
 ///
 /// # Errors
-/// [`BuildError`] where its script or library cannot be used, or it is not in this build.
+/// [`BuildError`] where its script, library or device cannot be used, or it is not in this build.
 pub fn build(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
     Ok(match settings.runtime {
         RuntimeKind::Tract => Box::new(tract::Tract::new(settings.threads, settings.max_drawn_bytes)),
+        RuntimeKind::TractCuda => tract_on_gpu(settings)?,
         RuntimeKind::Ort => onnx_runtime(settings)?,
+        RuntimeKind::Libtorch => libtorch(settings)?,
         RuntimeKind::Null => Box::<null::Null>::default(),
         RuntimeKind::Scripted => {
             let path = settings.script.as_ref().ok_or(ScriptError::Missing)?;
             Box::new(scripted::Scripted::read(path)?)
         }
     })
+}
+
+#[cfg(feature = "cuda")]
+fn tract_on_gpu(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    let WorkerSettings { threads, max_drawn_bytes, .. } = *settings;
+    Ok(Box::new(tract_cuda::new(threads, max_drawn_bytes)?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn tract_on_gpu(_: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    Err(BuildError::NotBuilt { runtime: "tract on a GPU", feature: "cuda" })
 }
 
 #[cfg(feature = "ort")]
@@ -152,4 +177,15 @@ fn onnx_runtime(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildErro
 #[cfg(not(feature = "ort"))]
 fn onnx_runtime(_: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
     Err(BuildError::NotBuilt { runtime: "ONNX Runtime", feature: "ort" })
+}
+
+#[cfg(feature = "torch")]
+fn libtorch(settings: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    let WorkerSettings { torch_device, threads, max_drawn_bytes, .. } = *settings;
+    Ok(Box::new(torch::Torch::new(torch_device, threads, max_drawn_bytes)?))
+}
+
+#[cfg(not(feature = "torch"))]
+fn libtorch(_: &WorkerSettings) -> Result<Box<dyn Runtime>, BuildError> {
+    Err(BuildError::NotBuilt { runtime: "libtorch", feature: "torch" })
 }

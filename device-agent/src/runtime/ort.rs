@@ -20,7 +20,7 @@ use tract_onnx::Onnx;
 use tract_onnx::prelude::DatumType;
 
 use super::tract::filled;
-use super::{Model, Port, Runtime, Trouble, read};
+use super::{Model, Port, Runtime, Timed, Trouble, read};
 
 /// The library's name where none is given, for the system's own search.
 const LIBRARY: &str = "libonnxruntime.so";
@@ -141,6 +141,18 @@ impl Runtime for Ort {
         self.slots.clear();
     }
 
+    fn infer(&mut self, slot: u16, inputs: &[u8]) -> Result<Vec<u8>, Trouble> {
+        let Slot { session, inputs: like, .. } = self.slot(slot)?;
+        let values = read_inputs(like, inputs)?;
+        let values: Vec<SessionInputValue<'_>> = values.into_iter().map(Into::into).collect();
+        let outputs = session.run(&values[..]).map_err(|error| trouble(FaultCode::RunFailed, &error))?;
+        bytes(&outputs)
+    }
+}
+
+impl Timed for Ort {
+    type Trouble = Trouble;
+
     fn options(&self, slot: u16) -> Option<LoadOptions> {
         self.slots.get(&slot).map(|slot| slot.options)
     }
@@ -156,17 +168,8 @@ impl Runtime for Ort {
     }
 
     /// No slot is loaded for it.
-    fn run_nodes(&mut self, slot: u16, nodes: &mut Vec<Nanos>) -> Result<Nanos, Trouble> {
-        nodes.clear();
+    fn run_nodes(&mut self, slot: u16, _tell: &mut dyn FnMut(Nanos)) -> Result<Nanos, Trouble> {
         self.run_once(slot)
-    }
-
-    fn infer(&mut self, slot: u16, inputs: &[u8]) -> Result<Vec<u8>, Trouble> {
-        let Slot { session, inputs: like, .. } = self.slot(slot)?;
-        let values = read_inputs(like, inputs)?;
-        let values: Vec<SessionInputValue<'_>> = values.into_iter().map(Into::into).collect();
-        let outputs = session.run(&values[..]).map_err(|error| trouble(FaultCode::RunFailed, &error))?;
-        bytes(&outputs)
     }
 }
 

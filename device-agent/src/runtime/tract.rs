@@ -2,9 +2,12 @@
 //!
 //! A slot keeps its plan's state and its input tensors from run to run. What is timed is
 //! `state.run(inputs)`: the inputs are shared, not copied, and the outputs are freed afterwards.
+//!
+//! Where a plan runs is a [`Place`]: the processor, or a GPU (`tract_cuda`, feature `cuda`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use hanas_proto::fault::FaultCode;
@@ -24,8 +27,31 @@ const VERSION: &str = "0.23.9";
 /// Seed of random inputs.
 const FILL_SEED: u64 = 1;
 
-/// tract on the processor.
+/// Where plans run.
+pub(super) struct Place {
+    /// What the runtime is called there.
+    pub(super) name: &'static str,
+    /// Makes a model a plan.
+    pub(super) plan: fn(InferenceModel, &RunOptions) -> TractResult<Arc<TypedSimplePlan>>,
+    /// Brings an input there.
+    pub(super) bring: fn(TValue) -> TractResult<TValue>,
+    /// Waits until all is done that was begun there.
+    pub(super) wait: fn() -> TractResult<()>,
+}
+
+impl Place {
+    /// The processor, whose work is done when a call returns.
+    pub(super) const PROCESSOR: Self = Self {
+        name: "tract",
+        plan: |model, options| SimplePlan::new_with_options(model.into_optimized()?, options),
+        bring: Ok,
+        wait: || Ok(()),
+    };
+}
+
+/// tract on the processor or a GPU.
 pub struct Tract {
+    place: Place,
     framework: Onnx,
     executor: Option<multithread::Executor>,
     max_drawn_bytes: u64,
@@ -37,16 +63,31 @@ pub struct Tract {
 
 struct Slot {
     state: TypedSimpleState,
-    inputs: TVec<TValue>,
+    inputs: Vec<Input>,
     options: LoadOptions,
 }
 
+/// A tensor that slots share.
+#[derive(Clone)]
+struct Input {
+    /// In the processor's memory.
+    here: TValue,
+    /// Where the plan runs; the same where that is the processor.
+    there: TValue,
+}
+
 impl Tract {
-    /// tract on that many threads; models may have so many bytes of weights drawn.
+    /// tract on that many threads of the processor; models may have so many bytes of weights drawn.
     #[must_use]
     pub fn new(threads: u16, max_drawn_bytes: u64) -> Self {
+        Self::at(Place::PROCESSOR, threads, max_drawn_bytes)
+    }
+
+    /// The same where plans run elsewhere.
+    pub(super) fn at(place: Place, threads: u16, max_drawn_bytes: u64) -> Self {
         let executor = (threads > 1).then(|| multithread::Executor::multithread(threads.into()));
         Self {
+            place,
             framework: onnx(),
             executor,
             max_drawn_bytes,
@@ -56,7 +97,7 @@ impl Tract {
         }
     }
 
-    fn optimised(&self, content: &[u8]) -> Result<TypedModel, Trouble> {
+    fn plan(&self, content: &[u8]) -> Result<Arc<TypedSimplePlan>, Trouble> {
         let proto = read::whole(&self.framework, content, self.held.as_deref(), self.max_drawn_bytes)?;
         // Declared inner shapes may speak of the batch that was just fixed; tract finds its own.
         let framework = self.framework.clone().with_ignore_value_info(true);
@@ -65,7 +106,8 @@ impl Tract {
             let text = format!("nothing produces '{missing}'");
             return Err(Trouble::new(FaultCode::NotAModel, text));
         }
-        parsed.model.into_optimized().map_err(|error| unsupported(&error))
+        let options = RunOptions { executor: self.executor.clone(), ..RunOptions::default() };
+        (self.place.plan)(parsed.model, &options).map_err(|error| unsupported(&error))
     }
 
     fn slot(&mut self, slot: u16) -> Result<&mut Slot, Trouble> {
@@ -75,7 +117,7 @@ impl Tract {
 
 impl Runtime for Tract {
     fn name(&self) -> String {
-        format!("tract {VERSION}")
+        format!("{} {VERSION}", self.place.name)
     }
 
     fn held_in(&mut self, folder: &Path) {
@@ -85,10 +127,8 @@ impl Runtime for Tract {
     fn load(&mut self, slot: u16, content: &[u8], options: LoadOptions) -> Result<Model, Trouble> {
         // First, so that the old model's memory is there for the new one.
         self.slots.remove(&slot);
-        let model = self.optimised(content)?;
-        let inputs = inputs(&model, options.fill, &self.slots)?;
-        let run_options = RunOptions { executor: self.executor.clone(), ..RunOptions::default() };
-        let plan = SimplePlan::new_with_options(model, &run_options).map_err(|error| unsupported(&error))?;
+        let plan = self.plan(content)?;
+        let inputs = inputs(plan.model(), options.fill, &self.slots, self.place.bring)?;
         let description = describe(plan.model(), plan.order_without_consts())?;
         let state = plan.spawn().map_err(|error| unsupported(&error))?;
         self.slots.insert(slot, Slot { state, inputs, options });
@@ -120,25 +160,31 @@ impl Timed for Tract {
     }
 
     fn run_once(&mut self, slot: u16) -> Result<Nanos, Trouble> {
+        let wait = self.place.wait;
         let slot = self.slot(slot)?;
-        let inputs = slot.inputs.clone();
+        let inputs = slot.inputs.iter().map(|input| input.there.clone()).collect();
+        wait().map_err(|error| failed(&error))?;
         let start = Instant::now();
         let outputs = slot.state.run(inputs);
+        let waited = wait();
         let time = start.elapsed();
-        outputs.map_err(|error| failed(&error))?;
+        outputs.and(waited).map_err(|error| failed(&error))?;
         Ok(Nanos::from_duration(time))
     }
 
     fn run_nodes(&mut self, slot: u16, tell: &mut dyn FnMut(Nanos)) -> Result<Nanos, Trouble> {
-        let Self { slots, nodes, .. } = self;
+        let Self { slots, nodes, place, .. } = self;
         let slot = slots.get_mut(&slot).ok_or_else(|| Trouble::empty_slot(slot))?;
-        let inputs = slot.inputs.clone();
+        // The way to a GPU is an operator of its plan, and takes its time only from here.
+        let inputs = slot.inputs.iter().map(|input| input.here.clone()).collect();
+        (place.wait)().map_err(|error| failed(&error))?;
         // Filled while the clock runs: what is told may take its time.
         nodes.clear();
         let start = Instant::now();
         let outputs = slot.state.run_plan_with_eval(inputs, |context, state, node, inputs| {
             let start = Instant::now();
             let outputs = eval(context, state, node, inputs);
+            let outputs = outputs.and_then(|outputs| (place.wait)().map(|()| outputs));
             nodes.push(Nanos::from_duration(start.elapsed()));
             outputs
         });
@@ -175,7 +221,12 @@ fn describe(model: &TypedModel, order: &[usize]) -> Result<Model, Trouble> {
 
 /// Tensors for the model's inputs, filled as asked. Equal ones are shared with the other slots: a
 /// thousand nets on one graph have the same features, of many megabytes.
-fn inputs(model: &TypedModel, fill: Fill, slots: &BTreeMap<u16, Slot>) -> Result<TVec<TValue>, Trouble> {
+fn inputs(
+    model: &TypedModel,
+    fill: Fill,
+    slots: &BTreeMap<u16, Slot>,
+    bring: fn(TValue) -> TractResult<TValue>,
+) -> Result<Vec<Input>, Trouble> {
     let of_fill = || slots.values().filter(|slot| slot.options.fill == fill).flat_map(|slot| &slot.inputs);
     model
         .inputs
@@ -192,11 +243,15 @@ fn inputs(model: &TypedModel, fill: Fill, slots: &BTreeMap<u16, Slot>) -> Result
                 let text = format!("input '{name}' holds {kind:?}");
                 return Err(Trouble::new(FaultCode::Unsupported, text));
             }
-            let is_equal = |value: &&TValue| value.datum_type() == kind && value.shape() == shape;
+            let is_equal = |input: &&Input| input.here.datum_type() == kind && input.here.shape() == shape;
             if let Some(equal) = of_fill().find(is_equal) {
                 return Ok(equal.clone());
             }
-            filled(kind, shape, fill).map(IntoTValue::into_tvalue).map_err(|error| unsupported(&error))
+            let input = || {
+                let here = filled(kind, shape, fill)?.into_tvalue();
+                Ok(Input { there: bring(here.clone())?, here })
+            };
+            input().map_err(|error| unsupported(&error))
         })
         .collect()
 }
@@ -216,14 +271,14 @@ pub(super) fn filled(kind: DatumType, shape: &[usize], fill: Fill) -> TractResul
 }
 
 /// Tensors of the given bytes, in the kinds and shapes of `like`.
-fn read_inputs(like: &[TValue], mut bytes: &[u8]) -> Result<TVec<TValue>, Trouble> {
-    let wanted: usize = like.iter().map(|value| value.as_bytes().len()).sum();
+fn read_inputs(like: &[Input], mut bytes: &[u8]) -> Result<TVec<TValue>, Trouble> {
+    let wanted: usize = like.iter().map(|input| input.here.as_bytes().len()).sum();
     if wanted != bytes.len() {
         let text = format!("the inputs are {} bytes and the model takes {wanted}", bytes.len());
         return Err(Trouble::new(FaultCode::BadRequest, text));
     }
     like.iter()
-        .map(|value| {
+        .map(|Input { here: value, .. }| {
             let (own, rest) = bytes.split_at(value.as_bytes().len());
             bytes = rest;
             // Another byte would not be a boolean, which the runtime may rely on.
