@@ -115,6 +115,18 @@ fn a_chip_that_hangs_is_reset_and_the_profile_goes_on() {
     assert_counts(&host, SAMPLES, SAMPLES + RUNS);
 }
 
+/// QEMU has no flash controller: probe-rs's algorithm is loaded and started, and waits for it in vain.
+#[test]
+#[ignore = "needs QEMU and the firmware: make test-boards"]
+fn flash_that_cannot_be_written_is_told_in_one_line() {
+    let Some((_board, _probe, url, host, _)) = on_probe() else { return };
+    let Some(firmware) = firmware() else { return };
+    let failed = host.run(&["device", "flash", &url, &firmware.display().to_string()]);
+    assert_eq!(failed.code, Some(3), "{}", failed.stderr);
+    assert!(failed.stderr.contains("flash"), "{}", failed.stderr);
+    assert_eq!(failed.stderr.trim().lines().count(), 1, "{}", failed.stderr);
+}
+
 #[test]
 #[ignore = "needs QEMU and the firmware: make test-boards"]
 fn the_same_firmware_is_profiled_over_a_serial_line_of_115200_baud() {
