@@ -35,7 +35,8 @@ pub(super) fn ns(value: f64) -> String {
 }
 
 pub(super) fn latency(value: f64, se: f64) -> String {
-    format!("{} +- {}", ns(value), ns(se))
+    // An error of nothing is one that was not taken.
+    if se > 0.0 { format!("{} +- {}", ns(value), ns(se)) } else { ns(value) }
 }
 
 pub(super) fn percent(share: f64) -> String {
@@ -199,9 +200,17 @@ fn rules(space: &HardwareSpace) -> String {
 
 fn certainty(space: &HardwareSpace) -> String {
     let (same, all) = space.mean_same();
+    let aside = if space.disturbed > 0.0 {
+        let percent = 100.0 * space.disturbed;
+        format!(
+            " {percent:.0}% of the visits were set aside: something else slowed the device down meanwhile."
+        )
+    } else {
+        String::new()
+    };
     format!(
         "A rerun of the profile would repeat {same:.1} of the {all} choices on average, and all of them with \
-         probability {:.2} (block bootstrap of the stored runs).",
+         probability {:.2} (block bootstrap of the stored runs).{aside}",
         space.rerun_same()
     )
 }
