@@ -81,7 +81,7 @@ impl fmt::Display for Reason {
         let percent = |share: f64| 100.0 * share;
         match *self {
             Self::TooFewSamples { models, fewest } => {
-                write!(f, "{models} models have fewer than {MIN_SAMPLES} timed runs, one has {fewest}")
+                write!(f, "{models} models have fewer than {MIN_SAMPLES} timed runs, the fewest {fewest}")
             }
             Self::Drift { change, p_value } => {
                 write!(
