@@ -9,7 +9,7 @@ const LARGEST: libc::c_int = 32 << 20;
 const KEPT: libc::c_int = 1 << 30;
 
 /// Has the allocator keep what is freed. As it comes, glibc gives large tensors back to the system and gets
-/// fresh pages for the next ones, at every step: a third of a graph net's training. Called before the
+/// fresh pages for the next ones, at every step: a fifth to two fifths of a graph net's training. Called before the
 /// first tensor; elsewhere than with glibc it does nothing, and so it does where the user set
 /// `GLIBC_TUNABLES`.
 pub fn keep_freed_memory() {
