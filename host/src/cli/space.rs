@@ -207,14 +207,7 @@ fn sureness(space: &HardwareSpace) -> String {
     let (same, of) = space.mean_same();
     let ties: usize =
         space.stages.iter().flat_map(|stage| &stage.selection.choices).filter(|c| !c.tied.is_empty()).count();
-    let aside = if space.disturbed > 0.0 {
-        let percent = 100.0 * space.disturbed;
-        format!(
-            "{percent:.0}% of the visits were set aside: something else slowed the device down meanwhile\n"
-        )
-    } else {
-        String::new()
-    };
+    let aside = space.set_aside().map(|text| text + "\n").unwrap_or_default();
     format!(
         "a rerun repeats {same:.1} of {of} choices on average; {ties} are ties with another width; all of them with probability {:.2}\n\
          {aside}",

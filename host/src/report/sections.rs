@@ -200,14 +200,7 @@ fn rules(space: &HardwareSpace) -> String {
 
 fn certainty(space: &HardwareSpace) -> String {
     let (same, all) = space.mean_same();
-    let aside = if space.disturbed > 0.0 {
-        let percent = 100.0 * space.disturbed;
-        format!(
-            " {percent:.0}% of the visits were set aside: something else slowed the device down meanwhile."
-        )
-    } else {
-        String::new()
-    };
+    let aside = space.set_aside().map(|text| format!(" {text}")).unwrap_or_default();
     format!(
         "A rerun of the profile would repeat {same:.1} of the {all} choices on average, and all of them with \
          probability {:.2} (block bootstrap of the stored runs).{aside}",

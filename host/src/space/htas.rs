@@ -154,6 +154,16 @@ impl HardwareSpace {
         (each, self.stages.iter().map(|stage| stage.selection.choices.len()).sum())
     }
 
+    /// One sentence on the visits that were set aside; none where none was.
+    #[must_use]
+    pub fn set_aside(&self) -> Option<String> {
+        let percent = 100.0 * self.disturbed;
+        let text = format!(
+            "{percent:.0}% of the visits were set aside: something else slowed the device down meanwhile."
+        );
+        (self.disturbed > 0.0).then_some(text)
+    }
+
     /// Layers that would settle the open groups if measured again; see [`Selection::unsettled`].
     #[must_use]
     pub fn unsettled(&self, doubt: f64, margin: f64) -> Vec<Layer> {
