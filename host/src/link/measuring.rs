@@ -7,7 +7,7 @@ use hanas_proto::Nanos;
 use hanas_proto::endpoints::{ToAgent, ToHost};
 use hanas_proto::fault::FaultCode;
 use hanas_proto::measure::{Block, Body, JobEnd, MeasurePlan, RoundContext};
-use hanas_proto::samples::SeriesReader;
+use hanas_proto::samples::{Series, SeriesReader};
 
 use super::LinkError;
 use super::session::{Heard, Patience, Session, done};
@@ -35,7 +35,8 @@ pub struct Plan {
 /// One piece of a job's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Timed runs of one visit.
+    /// Timed runs of one visit, all of them: an agent that sends them in several blocks, for they take long,
+    /// is waited for.
     Visit {
         /// The round.
         round: u16,
@@ -93,8 +94,17 @@ impl Session {
     ) -> Result<Outcome, LinkError> {
         let job = self.next_job;
         self.next_job += 1;
-        let mut reader = JobReader { job, next: 0, heard: 0, stop: false, lost: false, take: &mut take };
-        self.start(job, plan, &mut reader)?;
+        let mut reader = JobReader::new(job, &mut take);
+        let outcome = self.follow(plan, &mut reader);
+        // Where the link cannot be mended, what came of the last visit is kept too.
+        reader.hand_visit();
+        outcome
+    }
+
+    /// Starts a job and reads it to its end.
+    fn follow(&mut self, plan: &Plan, reader: &mut JobReader<'_>) -> Result<Outcome, LinkError> {
+        let job = reader.job;
+        self.start(job, plan, reader)?;
         let mut acked = 0;
         let mut stopping = false;
         let mut last_block = Instant::now();
@@ -177,10 +187,16 @@ struct JobReader<'t> {
     heard: u64,
     stop: bool,
     lost: bool,
+    /// The visit that came last, which the next block may go on with.
+    visit: Option<(u16, u16, Vec<Nanos>)>,
     take: &'t mut dyn FnMut(Event) -> ControlFlow<()>,
 }
 
-impl JobReader<'_> {
+impl<'t> JobReader<'t> {
+    fn new(job: u32, take: &'t mut dyn FnMut(Event) -> ControlFlow<()>) -> Self {
+        Self { job, next: 0, heard: 0, stop: false, lost: false, visit: None, take }
+    }
+
     fn hear(&mut self, message: ToHost<'_>) -> Heard<Outcome> {
         let ToHost::Block(Block { job, seq, body }) = message else {
             return Heard::Other;
@@ -199,12 +215,19 @@ impl JobReader<'_> {
         self.next += 1;
         match body {
             Body::Samples { round, series } => {
-                self.series(series, |slot, runs| Event::Visit { round, slot, runs });
+                for series in readable(series) {
+                    self.visited(round, series.key, series);
+                }
             }
             Body::Nodes { round, series } => {
-                self.series(series, |slot, times| Event::Operators { round, slot, times });
+                for series in readable(series) {
+                    self.hand(Event::Operators { round, slot: series.key, times: series.collect() });
+                }
             }
-            Body::Context { round, context } => self.hand(Event::Context { round, context }),
+            Body::Context { round, context } => {
+                self.hand_visit();
+                self.hand(Event::Context { round, context });
+            }
             Body::End(JobEnd::Completed) => return Heard::Answer(Outcome::Completed),
             Body::End(JobEnd::Stopped) => return Heard::Answer(Outcome::Stopped),
             Body::End(JobEnd::Fault { code, slot, text }) => {
@@ -214,16 +237,33 @@ impl JobReader<'_> {
         Heard::Progress
     }
 
-    fn series(&mut self, bytes: &[u8], event: impl Fn(u16, Vec<Nanos>) -> Event) {
-        // The frame's checksum was right: damage here is the agent's own, and the rest is unreadable.
-        for series in SeriesReader::new(bytes).map_while(Result::ok) {
-            self.hand(event(series.key, series.collect()));
+    fn visited(&mut self, round: u16, slot: u16, runs: impl Iterator<Item = Nanos>) {
+        match &mut self.visit {
+            // A round visits a slot once.
+            Some((last_round, last_slot, before)) if (*last_round, *last_slot) == (round, slot) => {
+                before.extend(runs);
+            }
+            _ => {
+                self.hand_visit();
+                self.visit = Some((round, slot, runs.collect()));
+            }
+        }
+    }
+
+    fn hand_visit(&mut self) {
+        if let Some((round, slot, runs)) = self.visit.take() {
+            self.hand(Event::Visit { round, slot, runs });
         }
     }
 
     fn hand(&mut self, event: Event) {
         self.stop |= (self.take)(event).is_break();
     }
+}
+
+/// The frame's checksum was right: damage here is the agent's own, and the rest is unreadable.
+fn readable(bytes: &[u8]) -> impl Iterator<Item = Series<'_>> {
+    SeriesReader::new(bytes).map_while(Result::ok)
 }
 
 fn bitmap(slots: &[u16]) -> Vec<u8> {
@@ -233,4 +273,44 @@ fn bitmap(slots: &[u16]) -> Vec<u8> {
         bits[usize::from(slot) / 8] |= 1 << (slot % 8);
     }
     bits
+}
+
+#[cfg(test)]
+mod tests {
+    use hanas_proto::samples::SeriesWriter;
+
+    use super::*;
+
+    /// A block with these series.
+    fn block(reader: &mut JobReader<'_>, round: u16, series: &[(u16, &[u64])]) {
+        let mut buffer = [0; 256];
+        let mut writer = SeriesWriter::new(&mut buffer);
+        for (slot, runs) in series {
+            let runs: Vec<Nanos> = runs.iter().copied().map(Nanos).collect();
+            assert!(writer.push(*slot, &runs));
+        }
+        let body = Body::Samples { round, series: writer.bytes() };
+        reader.hear(ToHost::Block(Block { job: 1, seq: reader.next, body }));
+    }
+
+    #[test]
+    fn a_visit_that_comes_in_parts_is_one() {
+        let mut visits = Vec::new();
+        let mut take = |event| {
+            if let Event::Visit { round, slot, runs } = event {
+                visits.push((round, slot, runs.iter().map(|run| run.0).collect::<Vec<u64>>()));
+            }
+            ControlFlow::Continue(())
+        };
+        let mut reader = JobReader::new(1, &mut take);
+        block(&mut reader, 0, &[(3, &[30, 31]), (5, &[50])]);
+        block(&mut reader, 0, &[(5, &[51])]);
+        block(&mut reader, 0, &[(5, &[52, 53])]);
+        // The same slot again is another visit, for it is another round's.
+        block(&mut reader, 1, &[(5, &[54]), (3, &[32])]);
+        reader.hear(ToHost::Block(Block { job: 1, seq: reader.next, body: Body::End(JobEnd::Stopped) }));
+        reader.hand_visit();
+        let wanted = [(0, 3, vec![30, 31]), (0, 5, vec![50, 51, 52, 53]), (1, 5, vec![54]), (1, 3, vec![32])];
+        assert_eq!(visits, wanted);
+    }
 }
