@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use hanas_models::layer::Layer;
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global, TaskArg, query};
@@ -19,8 +18,8 @@ use crate::profile::candidates::{Candidate, Which};
 use crate::profile::cin::Cin;
 use crate::profile::runner::Ended;
 use crate::profile::sampling::Sampling;
-use crate::space::htas::{HardwareSpace, Settings};
-use crate::space::racing::{Outcome, Racing, race, unconfirmed};
+use crate::space::htas::Settings;
+use crate::space::racing::{self, Outcome, Racing, race};
 use crate::space::rules::Rules;
 use crate::store::{DeviceId, ModelSpec, SampleQuery, Store};
 
@@ -217,15 +216,7 @@ fn race_of(
 fn is_open(store: &Store, device: DeviceId, args: &ProfileArgs, settings: Settings, racing: &Racing) -> bool {
     let TaskArg { task, batch } = &args.task;
     let samples = store.samples(&query(device, task, *batch)).unwrap_or_default();
-    let space = HardwareSpace::build(&task.family, &samples, settings);
-    space.is_ok_and(|space| {
-        let unconfirmed = unconfirmed(&task.family, settings, &samples, racing.margin);
-        let affordable = |layers: &[Layer], budget: u64| {
-            !layers.is_empty() && layers.len() as u64 * u64::from(racing.heat) <= budget
-        };
-        affordable(&unconfirmed, racing.confirming())
-            || affordable(&space.unsettled(racing.doubt, racing.margin), racing.budget)
-    })
+    racing::is_open(&task.family, settings, racing, &samples).unwrap_or(false)
 }
 
 fn measure_and_race(

@@ -100,8 +100,9 @@ pub fn known_pairs(
     samples: &[ModelSamples],
     settings: &GraphSettings,
 ) -> Result<BTreeMap<[u32; 2], Known>, SpaceError> {
+    let quiet = settings.rules.undisturbed.then(|| undisturbed(samples).samples);
     let mut known = BTreeMap::new();
-    for model in samples {
+    for model in quiet.as_deref().unwrap_or(samples) {
         if let Some(pair) = pair_on(graph, settings.reading, &model.spec) {
             let found = estimate(&model.visits, settings.rules.statistic, settings.clock_resolution_ns)?;
             known.insert(pair, Known { ns: found.value_ns, se_ns: found.se_ns });

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
 use super::partition::{Knob, Partition, point_text};
+use super::reach::OpenGroup;
 use super::rules::Rules;
-use super::select::Selection;
+use super::select::{Choice, Selection};
 use super::stability::{Part, Sampled, Stability, select_sampled};
 use super::width::WidthSpace;
 use crate::latency::disturbed::{Undisturbed, undisturbed};
@@ -164,29 +165,34 @@ impl HardwareSpace {
         (self.disturbed > 0.0).then_some(text)
     }
 
-    /// Layers that would settle the open groups if measured again; see [`Selection::unsettled`].
+    /// The groups whose choice is open, with the layers that would settle it if measured again; see
+    /// [`Selection::open`](super::select::Selection::open).
     #[must_use]
-    pub fn unsettled(&self, doubt: f64, margin: f64) -> Vec<Layer> {
-        let mut open = Vec::new();
-        for stage in &self.stages {
+    pub fn open_groups(&self, doubt: f64, margin: f64) -> Vec<OpenGroup> {
+        let of_stage = |stage: &StageSpace| -> Vec<OpenGroup> {
             let kind = LayerKind::Conv { kernel: 3, stride: 1, side: stage.side };
-            for point in stage.selection.unsettled(doubt, margin) {
-                open.extend(stage.cins.iter().map(|&cin| Layer { kind, cin, cout: point[0] }));
-            }
-        }
-        open
+            let layers = |point: &Vec<u32>| -> Vec<Layer> {
+                stage.cins.iter().map(|&cin| Layer { kind, cin, cout: point[0] }).collect()
+            };
+            let group = |(choice, rivals): (&Choice, Vec<Vec<u32>>)| {
+                let points = std::iter::once(&choice.chosen.point).chain(&rivals);
+                OpenGroup { lead: choice.lead(), layers: points.flat_map(layers).collect() }
+            };
+            stage.selection.open(doubt, margin).into_iter().map(group).collect()
+        };
+        self.stages.iter().flat_map(of_stage).collect()
     }
 
-    /// How many choices have a rival in [`HardwareSpace::unsettled`].
+    /// How many choices are open.
     #[must_use]
     pub fn open(&self, doubt: f64, margin: f64) -> usize {
-        self.stages.iter().map(|stage| stage.selection.open(doubt, margin).len()).sum()
+        self.open_groups(doubt, margin).len()
     }
 
     /// The choices as flat rows for the store.
     #[must_use]
     pub fn rows(&self) -> Vec<ChoiceRow> {
-        let row = |stage: &StageSpace, choice: &super::select::Choice| ChoiceRow {
+        let row = |stage: &StageSpace, choice: &Choice| ChoiceRow {
             part: format!("stage {}", stage.stage + 1),
             cell: choice.cell.to_string(),
             point: point_text(&choice.chosen.point),

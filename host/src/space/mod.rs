@@ -6,6 +6,7 @@
 //! - [`open`]: which choices are still undecided, and what would settle them;
 //! - [`stability`]: how likely a rerun chooses the same;
 //! - [`racing`]: measures again only what decides a choice;
+//! - [`reach`]: which open choices a race can settle with what is left of its budget;
 //! - [`reruns`]: whether whole profiles, made again, chose the same;
 //! - [`htas`]: N = 1, the widths of a convnet family by stage;
 //! - [`hgnas`]: N = 2, heads and hidden size of graph attention;
@@ -18,6 +19,7 @@ pub mod htas;
 pub mod open;
 pub mod partition;
 pub mod racing;
+pub mod reach;
 pub mod reruns;
 pub mod rules;
 pub mod select;

@@ -3,22 +3,13 @@
 use super::select::{Choice, Selection, combined};
 
 impl Selection {
-    /// Points that would settle the open cells if they were known better: each choice that a rerun
-    /// changes with a probability above `doubt`, and all that are tied with it; but for those that are
-    /// known to differ from the choice by less than `margin` of its latency, with two combined errors
-    /// counted. Such lie on one stair, and no measuring parts them.
+    /// The open choices, each with its rivals: those that a rerun changes with a probability above
+    /// `doubt`, and all that are tied with them; but for those that are known to differ from the choice by
+    /// less than `margin` of its latency, with two combined errors counted. Such lie on one stair, and
+    /// no measuring parts them.
     ///
     /// All that are tied, not only those that replicates pick: a low quantile falls as runs are added,
     /// so rivals that are measured more often than the others would win for that.
-    #[must_use]
-    pub fn unsettled(&self, doubt: f64, margin: f64) -> Vec<Vec<u32>> {
-        let with_choice = |(choice, rivals): (&Choice, Vec<Vec<u32>>)| {
-            std::iter::once(choice.chosen.point.clone()).chain(rivals)
-        };
-        self.open(doubt, margin).into_iter().flat_map(with_choice).collect()
-    }
-
-    /// The choices that are not settled, each with its rivals; see [`Selection::unsettled`].
     #[must_use]
     pub fn open(&self, doubt: f64, margin: f64) -> Vec<(&Choice, Vec<Vec<u32>>)> {
         let apart = |choice: &Choice, point: &[u32]| {
@@ -53,8 +44,12 @@ mod tests {
         let points: Vec<Measured> = points.collect();
         let mut found = select(&points, &partition, |point| f64::from(point[0]), &rules).unwrap();
         found.choices[0].rerun_same = Some(0.8);
-        assert_eq!(found.unsettled(0.05, 0.005), [[3], [1], [2]]);
-        assert_eq!(found.unsettled(0.25, 0.005), Vec::<Vec<u32>>::new(), "sure enough");
-        assert_eq!(found.unsettled(0.05, 0.2), Vec::<Vec<u32>>::new(), "no difference that matters");
+        let open = |doubt, margin| -> Vec<(u32, Vec<Vec<u32>>)> {
+            let open = found.open(doubt, margin).into_iter();
+            open.map(|(choice, rivals)| (choice.chosen.point[0], rivals)).collect()
+        };
+        assert_eq!(open(0.05, 0.005), [(3, vec![vec![1], vec![2]])]);
+        assert_eq!(open(0.25, 0.005), [], "sure enough");
+        assert_eq!(open(0.05, 0.2), [], "no difference that matters");
     }
 }

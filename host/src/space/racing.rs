@@ -17,10 +17,11 @@
 //! measured `heat` times more (successive elimination, Even-Dar et al. 2006, with the bootstrap in place
 //! of a confidence radius). A rival drops out when its errors part it from the choice; a group closes when a
 //! rerun repeats its choice with a probability of 1 - [`Racing::doubt`], or when all rivals left lie on
-//! one stair: known to differ by less than [`Racing::margin`]. What is open when the budget ends stays a
-//! tie, with its members.
+//! one stair: known to differ by less than [`Racing::margin`]. Groups that would take more than their share of
+//! what is left of the budget are left out ([`reach`](super::reach)). What is open when the race ends
+//! stays a tie, with its members.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use hanas_models::layer::Layer;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SpaceError;
 use super::htas::{HardwareSpace, Settings};
+use super::reach::within_reach;
 use crate::latency::disturbed::undisturbed_visits;
 use crate::latency::estimate::FAR_FENCE;
 use crate::store::{ModelSamples, ModelSpec, Visit};
@@ -60,6 +62,12 @@ impl Default for Racing {
 }
 
 impl Racing {
+    /// Timed runs that one heat of these layers takes.
+    #[must_use]
+    pub fn cost(&self, layers: &[Layer]) -> u64 {
+        layers.len() as u64 * u64::from(self.heat)
+    }
+
     /// Timed runs that confirming may take.
     #[must_use]
     pub fn confirming(&self) -> u64 {
@@ -115,18 +123,15 @@ pub fn race<S: Source>(
     loop {
         let samples = source.samples()?;
         let space = HardwareSpace::build(family, &samples, settings)?;
-        let mut wanted = unconfirmed(family, settings, &samples, racing.margin);
-        outcome.unconfirmed = wanted.len();
-        if space.disturbed > 0.0 {
-            wanted.extend(witnesses(&wanted, &layers_of(family, settings)));
-        }
+        let unconfirmed = unconfirmed(family, settings, &samples, racing.margin);
+        outcome.unconfirmed = unconfirmed.len();
         outcome.open = space.open(racing.doubt, racing.margin);
-        let cost_of = |wanted: &[Layer]| wanted.len() as u64 * u64::from(racing.heat);
-        if wanted.is_empty() || cost_of(&wanted) > confirming {
-            wanted = space.unsettled(racing.doubt, racing.margin);
+        let mut wanted = confirming_heat(unconfirmed, &space, family);
+        if wanted.is_empty() || racing.cost(&wanted) > confirming {
+            wanted = deciding_heat(&space, &samples, racing, racing.budget - outcome.samples);
             confirming = 0;
         }
-        let cost = cost_of(&wanted);
+        let cost = racing.cost(&wanted);
         confirming = confirming.saturating_sub(cost);
         if wanted.is_empty() || outcome.stopped || outcome.samples + cost > racing.budget {
             return Ok((space, outcome));
@@ -135,6 +140,48 @@ pub fn race<S: Source>(
         outcome.heats += 1;
         outcome.samples += cost;
     }
+}
+
+/// Whether a race on these samples would measure anything.
+///
+/// # Errors
+/// [`SpaceError`] as [`HardwareSpace::build`].
+pub fn is_open(
+    family: &Family,
+    settings: Settings,
+    racing: &Racing,
+    samples: &[ModelSamples],
+) -> Result<bool, SpaceError> {
+    let space = HardwareSpace::build(family, samples, settings)?;
+    let unconfirmed = unconfirmed(family, settings, samples, racing.margin);
+    let confirming = confirming_heat(unconfirmed, &space, family);
+    let deciding = deciding_heat(&space, samples, racing, racing.budget);
+    let affordable = |heat: &[Layer], budget: u64| !heat.is_empty() && racing.cost(heat) <= budget;
+    Ok(affordable(&confirming, racing.confirming()) || affordable(&deciding, racing.budget))
+}
+
+/// The layers that are not confirmed, and their witnesses where visits were disturbed.
+fn confirming_heat(mut unconfirmed: Vec<Layer>, space: &HardwareSpace, family: &Family) -> Vec<Layer> {
+    if space.disturbed > 0.0 {
+        unconfirmed.extend(witnesses(&unconfirmed, &layers_of(family, space.settings)));
+    }
+    unconfirmed
+}
+
+/// The layers of the open groups that can be settled with `left` timed runs.
+fn deciding_heat(space: &HardwareSpace, samples: &[ModelSamples], racing: &Racing, left: u64) -> Vec<Layer> {
+    let taken: BTreeMap<Layer, u64> = samples
+        .iter()
+        .filter_map(|model| match model.spec {
+            ModelSpec::Layer { layer } => {
+                Some((layer, model.visits.iter().map(|of| of.samples.len() as u64).sum()))
+            }
+            _ => None,
+        })
+        .collect();
+    let groups = space.open_groups(racing.doubt, racing.margin);
+    let taken = |layer: &Layer| taken.get(layer).copied().unwrap_or(0);
+    within_reach(groups, racing.doubt, taken, left).into_iter().flat_map(|group| group.layers).collect()
 }
 
 /// The space's layers whose fastest visits do not agree as those of the others do.

@@ -83,6 +83,16 @@ pub struct Choice {
     pub rivals: Vec<Rival>,
 }
 
+impl Choice {
+    /// Probability that a rerun picks this one, if it picks it or the likeliest rival.
+    #[must_use]
+    pub fn lead(&self) -> f64 {
+        let same = self.rerun_same.unwrap_or(1.0);
+        let rival = self.rivals.first().map_or(0.0, |rival| rival.probability);
+        if same + rival > 0.0 { same / (same + rival) } else { 0.5 }
+    }
+}
+
 /// A member that a rerun may pick.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rival {
