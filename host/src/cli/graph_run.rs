@@ -10,6 +10,7 @@ use super::graph::load_graph;
 use super::graph_timer::{test_accuracy, time};
 use super::output::Table;
 use crate::data::graph::GraphData;
+use crate::latency::disturbed::undisturbed_among;
 use crate::latency::verdict::{Evidence, judge};
 use crate::latency::{Statistic, estimate};
 use crate::link::Session;
@@ -80,7 +81,7 @@ impl GraphRun {
         let candidate = Candidate::of_file(spec, BATCH, onnx.clone());
         let runs = time(session, &[candidate], sampling)?;
         let (clock, cores) = (session.facts().clock_resolution_ns, session.facts().cores);
-        let latency = estimate(&runs.visits[0], Statistic::default(), clock)?;
+        let latency = estimate(&undisturbed_among(&runs.visits)[0], Statistic::default(), clock)?;
         let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
         let verdict =
             judge(&Evidence { models: &models, contexts: &runs.contexts, clock_resolution_ns: clock, cores });

@@ -33,15 +33,13 @@ pub(super) fn time(
     let have = vec![0; candidates.len()];
     let options = LoadOptions::default();
     let mut failure = None;
+    let mut order = 0;
     let ended = run(session, candidates, &have, &sampling(*wanted), options, &mut |note| {
         match note {
             Note::Visit { candidate, serial, runs: samples } => {
-                runs.visits[candidate].push(Visit {
-                    session: SessionId(0),
-                    round: serial,
-                    order: 0,
-                    samples,
-                });
+                order += 1;
+                let visit = Visit { session: SessionId(0), round: serial, order, samples };
+                runs.visits[candidate].push(visit);
             }
             Note::Context { serial, context } => runs.contexts.push((serial, context)),
             Note::Failed { candidate, reason } => failure = Some((candidate, reason)),

@@ -3,6 +3,7 @@
 use hanas_models::gnn::{GnnNet, Reading};
 
 use super::graph_timer::time;
+use crate::latency::disturbed::undisturbed_among;
 use crate::latency::{Statistic, estimate};
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
@@ -28,13 +29,13 @@ impl<'s> GnnTimer<'s> {
         self.session
     }
 
-    /// Latencies of nets with seeded weights, in nanoseconds.
+    /// Latencies of nets with seeded weights, in nanoseconds, without the visits that were disturbed.
     pub(super) fn measure(&mut self, nets: &[GnnNet], wanted: &Sampling) -> anyhow::Result<Vec<f64>> {
         let candidate = |net: &GnnNet| self.subject.candidate(net, self.reading);
         let candidates: Vec<Candidate> = nets.iter().map(candidate).collect::<Result<_, _>>()?;
         let clock = self.session.facts().clock_resolution_ns;
         let runs = time(self.session, &candidates, wanted)?;
         let value = |visits: &Vec<Visit>| Ok(estimate(visits, Statistic::default(), clock)?.value_ns);
-        runs.visits.iter().map(value).collect()
+        undisturbed_among(&runs.visits).iter().map(value).collect()
     }
 }

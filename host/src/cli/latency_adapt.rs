@@ -14,6 +14,7 @@ use super::recorder::{Failure, Filed, Recorder, counts_of};
 use super::sampling::SamplingArgs;
 use super::{Interrupted, NotTrustworthy, Usage};
 use crate::latency::agreement::{Agreement, agreement};
+use crate::latency::disturbed::undisturbed;
 use crate::latency::transfer::{Adapted, Panel, Prediction, Sample, Scale};
 use crate::latency::verdict::Verdict;
 use crate::latency::{Estimate, Statistic, estimate};
@@ -132,11 +133,11 @@ pub(super) fn run(global: &Global, args: &AdaptArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Latency of every model, by digest.
+/// Latency of every model, by digest, without the visits that were disturbed.
 fn estimates(samples: &[ModelSamples], clock_ns: u32) -> anyhow::Result<BTreeMap<Digest, Estimate>> {
     let of =
         |model: &ModelSamples| Ok((model.digest, estimate(&model.visits, Statistic::default(), clock_ns)?));
-    samples.iter().filter(|model| model.spec != ModelSpec::Null).map(of).collect()
+    undisturbed(samples).samples.iter().filter(|model| model.spec != ModelSpec::Null).map(of).collect()
 }
 
 impl Known {

@@ -7,6 +7,7 @@ use hanas_models::resnet::ConvNet;
 use hanas_models::weights::Weights;
 use hanas_proto::measure::LoadOptions;
 
+use crate::latency::disturbed::undisturbed_among;
 use crate::latency::{Estimate, Statistic, estimate};
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
@@ -31,7 +32,8 @@ pub(super) fn measure(
     run(session, &[candidate], &[0], sampling, LoadOptions::default(), &mut |note| {
         match note {
             Note::Visit { serial, runs, .. } => {
-                visits.push(Visit { session: SessionId(0), round: serial, order: 0, samples: runs });
+                let order = 1 + visits.len() as u64;
+                visits.push(Visit { session: SessionId(0), round: serial, order, samples: runs });
             }
             Note::Context { serial, context } => contexts.push((serial, context)),
             Note::Failed { reason, .. } => failure = Some(reason),
@@ -43,14 +45,15 @@ pub(super) fn measure(
         anyhow::bail!("the device cannot run the net: {reason}");
     }
     let clock = session.facts().clock_resolution_ns;
-    let latency = estimate(&visits, Statistic::default(), clock)?;
+    let quiet = undisturbed_among(std::slice::from_ref(&visits));
+    let latency = estimate(&quiet[0], Statistic::default(), clock)?;
     Ok(Timed { latency, visits, contexts })
 }
 
 /// A net's runs and what they say.
 #[derive(Debug)]
 pub(super) struct Timed {
-    /// Its latency.
+    /// Its latency, without the visits that were disturbed.
     pub(super) latency: Estimate,
     /// The runs.
     pub(super) visits: Vec<Visit>,

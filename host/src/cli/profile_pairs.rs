@@ -10,6 +10,7 @@ use hanas_models::layer::Layer;
 use super::context::{Global, query};
 use super::profile::{self, ProfileArgs, Report, filed};
 use super::recorder::{Recorder, counts_of};
+use crate::latency::disturbed::undisturbed;
 use crate::latency::pair_sampling::{PairPoint, PairSampler, domains};
 use crate::latency::{Statistic, estimate};
 use crate::link::Session;
@@ -133,7 +134,7 @@ impl Setting<'_> {
     /// The layers in the store.
     fn points(&self, store: &Store) -> anyhow::Result<Vec<PairPoint>> {
         let mut points = Vec::new();
-        for model in store.samples(&self.query)? {
+        for model in undisturbed(&store.samples(&self.query)?).samples {
             if let ModelSpec::Layer { layer } = model.spec {
                 let ns = estimate(&model.visits, Statistic::default(), self.clock_ns)?.value_ns;
                 points.push(PairPoint { layer, ns });

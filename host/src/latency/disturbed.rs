@@ -49,8 +49,25 @@ struct Taken {
 /// For every visit of every model whether it was undisturbed. Visits whose order is not known are.
 #[must_use]
 pub fn undisturbed_visits(samples: &[ModelSamples]) -> Vec<Vec<bool>> {
-    let mut quiet: Vec<Vec<bool>> = samples.iter().map(|model| vec![true; model.visits.len()]).collect();
-    let taken = in_order(samples);
+    quiet_visits(&samples.iter().map(|model| model.visits.as_slice()).collect::<Vec<_>>())
+}
+
+/// The visits of every model that were undisturbed; of one that was always disturbed, all.
+#[must_use]
+pub fn undisturbed_among(models: &[Vec<Visit>]) -> Vec<Vec<Visit>> {
+    let quiet = quiet_visits(&models.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    models.iter().zip(&quiet).map(|(visits, quiet)| kept(visits, quiet)).collect()
+}
+
+fn kept(visits: &[Visit], quiet: &[bool]) -> Vec<Visit> {
+    let left: Vec<Visit> =
+        visits.iter().zip(quiet).filter(|(_, quiet)| **quiet).map(|(visit, _)| visit.clone()).collect();
+    if left.is_empty() { visits.to_vec() } else { left }
+}
+
+fn quiet_visits(models: &[&[Visit]]) -> Vec<Vec<bool>> {
+    let mut quiet: Vec<Vec<bool>> = models.iter().map(|visits| vec![true; visits.len()]).collect();
+    let taken = in_order(models);
     let slowness: Vec<f64> = taken
         .chunk_by(|a, b| a.session == b.session)
         .flat_map(|session| (0..session.len()).map(|at| slowness(session, at)))
@@ -69,23 +86,21 @@ pub fn undisturbed_visits(samples: &[ModelSamples]) -> Vec<Vec<bool>> {
 pub fn undisturbed(samples: &[ModelSamples]) -> Undisturbed {
     let quiet = undisturbed_visits(samples);
     let (mut visits, mut disturbed) = (0usize, 0usize);
-    let kept = |(model, quiet): (&ModelSamples, &Vec<bool>)| {
+    let without = |(model, quiet): (&ModelSamples, &Vec<bool>)| {
         visits += quiet.len();
         disturbed += quiet.iter().filter(|quiet| !**quiet).count();
-        let left = model.visits.iter().zip(quiet).filter(|(_, quiet)| **quiet).map(|(visit, _)| visit);
-        let left: Vec<Visit> = left.cloned().collect();
-        ModelSamples { visits: if left.is_empty() { model.visits.clone() } else { left }, ..model.clone() }
+        ModelSamples { visits: kept(&model.visits, quiet), ..model.clone() }
     };
-    let samples = samples.iter().zip(&quiet).map(kept).collect();
+    let samples = samples.iter().zip(&quiet).map(without).collect();
     Undisturbed { samples, disturbed: disturbed as f64 / visits.max(1) as f64 }
 }
 
-fn in_order(samples: &[ModelSamples]) -> Vec<Taken> {
+fn in_order(models: &[&[Visit]]) -> Vec<Taken> {
     let fastest = |visit: &Visit| visit.samples.iter().map(|run| run.0).min();
     let mut taken = Vec::new();
-    for (number, model) in samples.iter().enumerate() {
-        let Some(floor) = model.visits.iter().filter_map(fastest).min() else { continue };
-        for (place, visit) in model.visits.iter().enumerate().filter(|(_, visit)| visit.order > 0) {
+    for (number, visits) in models.iter().enumerate() {
+        let Some(floor) = visits.iter().filter_map(fastest).min() else { continue };
+        for (place, visit) in visits.iter().enumerate().filter(|(_, visit)| visit.order > 0) {
             let Some(ns) = fastest(visit) else { continue };
             let ratio = ns as f64 / floor.max(1) as f64;
             taken.push(Taken { session: visit.session, order: visit.order, at: (number, place), ratio });
