@@ -186,6 +186,7 @@ fn plans(args: &GnnArgs) -> anyhow::Result<Vec<Plan>> {
                 format!("--device={}", args.device),
                 format!("--out={}", text(&folder)),
                 format!("--scores={}", text(&args.out.join("scores.jsonl"))),
+                format!("--latencies={}", text(&args.out.join("latencies.jsonl"))),
                 format!("--seed={seed}"),
             ];
             let words = [&own[..], words, &args.more].concat();

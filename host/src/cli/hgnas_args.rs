@@ -160,6 +160,9 @@ pub(super) struct HgnasArgs {
     /// Scores of trained children, shared by runs [default: scores.jsonl in the run's folder]
     #[arg(long, value_name = "FILE")]
     pub(super) scores: Option<PathBuf>,
+    /// Latencies of random nets, shared by runs on one device [default: each run measures its own]
+    #[arg(long, value_name = "FILE")]
+    pub(super) latencies: Option<PathBuf>,
     /// Go on where the latency predictor misses its gate or the last measurement is doubted
     #[arg(long)]
     pub(super) allow_noisy: bool,

@@ -30,6 +30,8 @@ mod graph_train;
 #[cfg(feature = "torch")]
 mod hgnas_args;
 #[cfg(feature = "torch")]
+mod hgnas_latencies;
+#[cfg(feature = "torch")]
 mod hgnas_timer;
 mod images;
 mod interrupt;
@@ -230,6 +232,7 @@ const fn link_code(error: &LinkError) -> u8 {
     match error {
         LinkError::Unreachable { .. }
         | LinkError::Probe { .. }
+        | LinkError::Flash { .. }
         | LinkError::NoAgent { .. }
         | LinkError::Gone { .. }
         | LinkError::Restarted { .. }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use hanas_models::gnn::layout::{Layout, Widths};
 use hanas_models::gnn::{GnnNet, Reading};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::context::Global;
 use super::gnn::{Trainer, digest};
@@ -16,9 +16,9 @@ use super::graph::saved_space;
 use super::graph_retrain::{Changes, percent, retrain};
 use super::graph_run::{GraphRun, judged, table};
 use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SearchCommand, SpaceArg};
+use super::hgnas_latencies::measured;
 use super::hgnas_timer::GnnTimer;
 use super::output::{Format, json, text};
-use super::progress::Progress;
 use super::search;
 use super::watch::Watch;
 use super::{Interrupted, NotTrustworthy, interrupt};
@@ -37,13 +37,8 @@ use crate::search::hgnas::problem::GnnProblem;
 use crate::search::hgnas::record::{GnnNetRecord, GnnRunRecord, GnnVerifyRecord, METHOD};
 use crate::search::hgnas::reward::{OMEGA, Objective, Reward, median, quantile};
 use crate::search::hgnas::space::{GnnSpace, key};
-use crate::search::progress::{JsonLines, read_complete_lines};
 use crate::search::run::{RunDir, SCHEMA_VERSION, save};
 
-/// Nets measured between two lines of `latencies.jsonl`.
-const CHUNK: usize = 32;
-/// Timed runs of each of them.
-const SAMPLES: u32 = 16;
 /// Timed runs of a finalist and of the net that comes out.
 const FINAL_SAMPLES: u32 = 60;
 
@@ -58,13 +53,6 @@ pub(super) fn run(global: &Global, command: &SearchCommand) -> anyhow::Result<()
             if trustworthy || args.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
         }
     }
-}
-
-/// A line of `latencies.jsonl`.
-#[derive(Debug, Serialize, Deserialize)]
-struct MeasuredLatency {
-    key: String,
-    ns: f64,
 }
 
 /// What came of a search.
@@ -86,7 +74,7 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     let mut timer = GnnTimer::new(&mut session, &subject, child.reading);
     std::fs::create_dir_all(&args.out)?;
     let nets = nets_to_measure(args, &data, &space);
-    let measured = latencies(global, args, &nets, &mut timer)?;
+    let measured = measured(global, args, &data, &nets, &mut timer)?;
     let reward = reward(args, &measured)?;
     let settings = Settings { samples: args.samples(), seed: args.seed, reward };
     let record = GnnRunRecord {
@@ -165,35 +153,6 @@ fn nets_to_measure(args: &HgnasArgs, data: &GraphData, space: &GnnSpace) -> Vec<
         from.net(&from.tokens().random(&mut rng))
     };
     (0..args.latency_nets()).filter_map(draw).collect()
-}
-
-/// Latencies of these nets, as far as `latencies.jsonl` has them from there, measured otherwise.
-fn latencies(
-    global: &Global,
-    args: &HgnasArgs,
-    nets: &[GnnNet],
-    timer: &mut GnnTimer<'_>,
-) -> anyhow::Result<Vec<(GnnNet, f64)>> {
-    let path = args.out.join("latencies.jsonl");
-    let mut lines: Vec<MeasuredLatency> = read_complete_lines(&path)?;
-    if lines.len() > nets.len() || lines.iter().zip(nets).any(|(line, net)| line.key != key(net)) {
-        let out = args.out.display();
-        anyhow::bail!("{out} holds another run; give an empty folder, or the same settings to resume");
-    }
-    let mut log = JsonLines::open(&path, lines.len())?;
-    let mut progress = Progress::new("latencies", nets.len() as u64, global.quiet);
-    interrupt::watch();
-    let sampling = Sampling { samples: SAMPLES, ..Sampling::default() };
-    while lines.len() < nets.len() {
-        let next = &nets[lines.len()..nets.len().min(lines.len() + CHUNK)];
-        for (net, ns) in next.iter().zip(timer.measure(next, &sampling)?) {
-            let line = MeasuredLatency { key: key(net), ns };
-            log.push(&line)?;
-            lines.push(line);
-        }
-        progress.at(lines.len() as u64, "random nets");
-    }
-    Ok(nets.iter().cloned().zip(lines.iter().map(|line| line.ns)).collect())
 }
 
 /// The reward; T and quantiles are of the even places, GraphNAS's nets.

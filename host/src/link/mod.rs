@@ -66,6 +66,16 @@ pub enum LinkError {
         /// What probe-rs said.
         reason: String,
     },
+    /// A firmware could not be written into the chip's flash.
+    #[error("{url}: {firmware} was not flashed: {reason}; is it an ELF file for this chip?")]
+    Flash {
+        /// The address.
+        url: String,
+        /// The firmware's file.
+        firmware: String,
+        /// What probe-rs said.
+        reason: String,
+    },
     /// Something answers, but not as an agent does.
     #[error(
         "{url} is open but no hanas agent answers; is another program on that port, or the baud rate wrong?"

@@ -89,13 +89,18 @@ pub fn identify(url: &DeviceUrl) -> Result<FoundChip, LinkError> {
 /// Writes a firmware into the chip's flash, checks it and starts it.
 ///
 /// # Errors
-/// [`LinkError::Probe`] with probe-rs's reason.
+/// [`LinkError::Probe`] where there is no probe or chip, [`LinkError::Flash`], both with probe-rs's reason.
 pub fn flash(url: &DeviceUrl, firmware: &Path) -> Result<(), LinkError> {
     let mut session = attach(url)?;
     let mut options = DownloadOptions::default();
     options.verify = true;
-    download_file_with_options(&mut session, firmware, ElfLoader(ElfOptions::default()), options)
-        .map_err(|error| failed(url, chain(&error)))?;
+    download_file_with_options(&mut session, firmware, ElfLoader(ElfOptions::default()), options).map_err(
+        |error| LinkError::Flash {
+            url: url.to_string(),
+            firmware: firmware.display().to_string(),
+            reason: chain(&error),
+        },
+    )?;
     restart(url, &mut session)
 }
 

@@ -1,13 +1,13 @@
-//! Scores of trained architectures on disk, one JSON line each: a search that is interrupted, or another
-//! strategy after it, trains nothing twice.
+//! What is known of architectures, on disk, one JSON line each: scores of trained ones, latencies of measured
+//! ones. A search that is interrupted, or another after it, trains and measures nothing twice.
 //!
-//! A line counts for the canonical architecture, the child's training settings and the data set under
-//! whose names it was written. A line is flushed as soon as a child is trained; half a line, which a
-//! kill may leave, is dropped.
+//! A line counts for the canonical architecture and the setting under which it was written. A line is
+//! flushed as soon as it is known; half a line, which a kill may leave, is dropped.
 
 use std::collections::HashMap;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::super::progress::{JsonLines, read_complete_lines};
@@ -23,48 +23,75 @@ pub struct Setting {
     pub data: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Line {
-    key: String,
-    #[serde(flatten)]
-    setting: Setting,
-    #[serde(flatten)]
-    score: Score,
+/// On what, and how, a latency was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measuring {
+    /// The device, as it names itself, its runtime and processor.
+    pub device: String,
+    /// How the layers are read, and the number of timed runs.
+    pub how: String,
+    /// Digest of the data set.
+    pub data: String,
 }
 
-/// Scores known under one setting.
+/// A measured latency.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Of one run over the whole graph, ns.
+    pub ns: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Line<S, V> {
+    key: String,
+    #[serde(flatten)]
+    setting: S,
+    #[serde(flatten)]
+    value: V,
+}
+
+/// Values known under one setting.
 #[derive(Debug)]
-pub struct ScoreCache {
-    setting: Setting,
-    known: HashMap<String, Score>,
+pub struct Cache<S, V> {
+    setting: S,
+    known: HashMap<String, V>,
     lines: JsonLines,
 }
 
-impl ScoreCache {
+/// Scores of trained architectures.
+pub type ScoreCache = Cache<Setting, Score>;
+/// Latencies of measured ones.
+pub type LatencyCache = Cache<Measuring, Latency>;
+
+impl<S, V> Cache<S, V>
+where
+    S: Clone + PartialEq + Serialize + DeserializeOwned,
+    V: Copy + Serialize + DeserializeOwned,
+{
     /// Opens a cache, made if it is not there. Lines of other settings stay and do not count.
     ///
     /// # Errors
     /// [`RunError`] where the file cannot be read or written or is no cache.
-    pub fn open(path: &Path, setting: Setting) -> Result<Self, RunError> {
-        let all: Vec<Line> = read_complete_lines(path)?;
+    pub fn open(path: &Path, setting: S) -> Result<Self, RunError> {
+        let all: Vec<Line<S, V>> = read_complete_lines(path)?;
         let lines = JsonLines::open(path, all.len())?;
-        let known = all.into_iter().filter(|line| line.setting == setting).map(|line| (line.key, line.score));
+        let known = all.into_iter().filter(|line| line.setting == setting).map(|line| (line.key, line.value));
         Ok(Self { known: known.collect(), setting, lines })
     }
 
-    /// The score of an architecture, if it is known.
+    /// What is known of an architecture.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<Score> {
+    pub fn get(&self, key: &str) -> Option<V> {
         self.known.get(key).copied()
     }
 
-    /// Keeps a score.
+    /// Keeps it.
     ///
     /// # Errors
     /// [`RunError::Write`].
-    pub fn put(&mut self, key: &str, score: Score) -> Result<(), RunError> {
-        self.lines.push(&Line { key: key.to_owned(), setting: self.setting.clone(), score })?;
-        self.known.insert(key.to_owned(), score);
+    pub fn put(&mut self, key: &str, value: V) -> Result<(), RunError> {
+        self.lines.push(&Line { key: key.to_owned(), setting: self.setting.clone(), value })?;
+        self.known.insert(key.to_owned(), value);
         Ok(())
     }
 
@@ -107,6 +134,9 @@ mod tests {
         for other in [setting("200 epochs", "cora"), setting("100 epochs", "citeseer")] {
             assert_eq!(ScoreCache::open(&path, other).unwrap().get("a"), None);
         }
+        let timed = Measuring { device: "pi".to_owned(), how: "16".to_owned(), data: "cora".to_owned() };
+        let wrong = LatencyCache::open(&path, timed).unwrap_err().to_string();
+        assert!(wrong.contains("scores.jsonl"), "{wrong}");
         assert_eq!(ScoreCache::open(&path, setting("100 epochs", "cora")).unwrap().len(), 2);
     }
 }
