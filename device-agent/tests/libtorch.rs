@@ -9,21 +9,14 @@ mod parity;
 
 use std::process::Stdio;
 
-use client::{Agent, Client, PLAN, What, assert_whole, command, timings};
-use hanas_models::onnx::{Init, lower};
-use hanas_models::resnet::Family;
+use client::{Agent, Client, PLAN, What, assert_whole, command};
 use hanas_proto::fault::FaultCode;
-use hanas_proto::measure::{LoadOptions, MeasurePlan};
+use hanas_proto::measure::LoadOptions;
 use onnx::{Case, cases, node};
-use parity::{LOAD, Pair, input};
+use parity::{LOAD, Pair, input, profile_resnet20, resnet20};
 
 const LIBTORCH: [&str; 2] = ["--runtime", "libtorch"];
 const ON_GPU: [&str; 4] = ["--runtime", "libtorch", "--torch-device", "cuda"];
-
-fn resnet20(batch: u32) -> Vec<u8> {
-    let net = Family::cifar_resnet(20, 10).unwrap().base().net().unwrap();
-    lower(&net, Init::Seeded(1), batch).unwrap()
-}
 
 #[test]
 fn convolutional_layers_and_whole_nets() {
@@ -50,15 +43,7 @@ fn single_operators() {
 fn a_profile_is_taken_whole_and_by_operator() {
     let agent = Agent::tcp(&LIBTORCH);
     let mut client = agent.open(1);
-    let described = client.load(0, &resnet20(1), LOAD).unwrap();
-    assert_eq!(
-        described.ports,
-        [(true, "input".into(), "f32 1x3x32x32".into()), (false, "output".into(), "f32 1x10".into()),]
-    );
-    let blocks = client.measure(1, MeasurePlan { rounds: 2, ..PLAN });
-    assert_whole(&blocks);
-    let times = timings(&blocks, 0);
-    assert!(times.len() == 20 && times.iter().all(|&ns| ns > 0), "{times:?}");
+    let described = profile_resnet20(&mut client);
     by_operator(&mut client);
     // The weights are drawn, and no step: only what is run is an operator.
     assert_eq!(described.nodes.iter().filter(|(_, op)| op == "Conv").count(), 21);

@@ -8,12 +8,10 @@ mod parity;
 
 use std::process::{Command, Stdio};
 
-use client::{Agent, PLAN, assert_whole, command, timings};
-use hanas_models::onnx::{Init, lower};
-use hanas_models::resnet::Family;
+use client::{Agent, PLAN, assert_whole, command};
 use hanas_proto::fault::FaultCode;
-use hanas_proto::measure::{LoadOptions, MeasurePlan};
-use parity::{LOAD, Pair};
+use hanas_proto::measure::LoadOptions;
+use parity::{LOAD, Pair, profile_resnet20, resnet20};
 
 /// Where Python's package has it.
 const FIND: &str = "
@@ -57,20 +55,9 @@ fn a_profile_is_taken_and_what_cannot_be_is_refused() {
     let Some(library) = library() else { return };
     let agent = Agent::tcp(&["--runtime", "ort", "--ort-library", &library]);
     let mut client = agent.open(1);
-    let family = Family::cifar_resnet(20, 10).unwrap();
-    let net = family.base().net().unwrap();
-    let model = lower(&net, Init::Seeded(1), 1).unwrap();
-    let described = client.load(0, &model, LOAD).unwrap();
-    assert_eq!(
-        described.ports,
-        [(true, "input".into(), "f32 1x3x32x32".into()), (false, "output".into(), "f32 1x10".into()),]
-    );
-    let blocks = client.measure(1, MeasurePlan { rounds: 2, ..PLAN });
-    assert_whole(&blocks);
-    let times = timings(&blocks, 0);
-    assert!(times.len() == 20 && times.iter().all(|&ns| ns > 0), "{times:?}");
+    profile_resnet20(&mut client);
 
-    let fault = client.load(1, &model, LoadOptions { per_node: true, ..LOAD }).unwrap_err();
+    let fault = client.load(1, &resnet20(1), LoadOptions { per_node: true, ..LOAD }).unwrap_err();
     assert!(fault.code == FaultCode::Unsupported && fault.text.contains("--per-node"), "{fault:?}");
     assert_eq!(client.load(1, b"no model", LOAD).unwrap_err().code, FaultCode::NotAModel);
     assert_eq!(client.infer(0, &[0; 11]).unwrap_err().code, FaultCode::BadRequest);

@@ -6,9 +6,7 @@ mod client;
 mod parity;
 
 use client::{Agent, PLAN, assert_whole};
-use hanas_models::onnx::{Init, lower};
-use hanas_models::resnet::Family;
-use parity::{LOAD, Pair};
+use parity::{LOAD, Pair, resnet20};
 
 /// The first model waits for the kernels to be compiled.
 const ON_GPU: [&str; 4] = ["--runtime", "tract-cuda", "--run-limit", "10m"];
@@ -26,10 +24,9 @@ fn a_gpu_computes_the_same() {
 fn a_profile_is_taken_whole_and_by_operator() {
     let agent = Agent::tcp(&ON_GPU);
     let mut client = agent.open(1);
-    let net = Family::cifar_resnet(20, 10).unwrap().base().net().unwrap();
     for per_node in [false, true] {
         let options = hanas_proto::measure::LoadOptions { per_node, ..LOAD };
-        let described = client.load(0, &lower(&net, Init::Seeded(1), 1024).unwrap(), options).unwrap();
+        let described = client.load(0, &resnet20(1024), options).unwrap();
         assert!(described.nodes.iter().any(|(_, op)| op.contains("DeviceSync")), "{:?}", described.nodes);
         assert_whole(&client.measure(1 + u32::from(per_node), PLAN));
     }

@@ -12,15 +12,35 @@ use hanas_models::layer::types;
 use hanas_models::onnx::{Init, lower};
 use hanas_models::resnet::Family;
 use hanas_models::weights::seeded;
-use hanas_proto::measure::{Fill, LoadOptions};
+use hanas_proto::measure::{Fill, LoadOptions, MeasurePlan};
 
-use crate::client::{Agent, Client};
+use crate::client::{Agent, Client, Described, PLAN, assert_whole, timings};
 
 /// Largest difference over the largest value: rounding, by other kernels in another order of summation.
 pub const TOLERANCE: f32 = 1e-4;
 
 /// How models are loaded.
 pub const LOAD: LoadOptions = LoadOptions { per_node: false, fill: Fill::Random };
+
+/// A whole net with drawn weights.
+pub fn resnet20(batch: u32) -> Vec<u8> {
+    let net = Family::cifar_resnet(20, 10).unwrap().base().net().unwrap();
+    lower(&net, Init::Seeded(1), batch).unwrap()
+}
+
+/// Loads it into slot 0 and profiles it: every run has its time.
+pub fn profile_resnet20(client: &mut Client) -> Described {
+    let described = client.load(0, &resnet20(1), LOAD).unwrap();
+    assert_eq!(
+        described.ports,
+        [(true, "input".into(), "f32 1x3x32x32".into()), (false, "output".into(), "f32 1x10".into()),]
+    );
+    let blocks = client.measure(1, MeasurePlan { rounds: 2, ..PLAN });
+    assert_whole(&blocks);
+    let times = timings(&blocks, 0);
+    assert!(times.len() == 20 && times.iter().all(|&ns| ns > 0), "{times:?}");
+    described
+}
 
 /// An agent with the other runtime and one with tract.
 pub struct Pair {
