@@ -1,10 +1,12 @@
 //! The firmware on an emulated Cortex-M4: behind a debug probe, and on a serial line of 115200 baud.
 
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hanas_tests::chip::image::Image;
 use hanas_tests::chip::probe::ProbeBridge;
-use hanas_tests::chip::{Board, CHIP, firmware, host};
+use hanas_tests::chip::{Board, NRF51822, STM32F405, firmware, has_emulator, host};
 use hanas_tests::host::{Ended, Host, finish};
 use hanas_tests::line::{PtyBridge, Wire};
 use hanas_tests::own;
@@ -51,9 +53,9 @@ fn median(host: &Host, model: &str) -> i64 {
 /// A board behind a probe, and a host with the small task.
 fn on_probe() -> Option<(Board, ProbeBridge, String, Host, String)> {
     let firmware = firmware()?;
-    let board = Board::start(&firmware, None, true);
+    let board = Board::start(STM32F405, Some(&firmware), None);
     let probe = board.probe();
-    let url = probe.url(CHIP);
+    let url = probe.url();
     let host = host();
     let task = own::task(&host).display().to_string();
     Some((board, probe, url, host, task))
@@ -64,7 +66,7 @@ fn on_probe() -> Option<(Board, ProbeBridge, String, Host, String)> {
 fn a_chip_behind_a_probe_is_found_profiled_and_its_space_built() {
     let Some((_board, _probe, url, host, task)) = on_probe() else { return };
     let found = host.json(&["device", "identify", &url]);
-    assert_eq!((found["chip"].as_str(), found["has_rtt"].as_bool()), (Some(CHIP), Some(true)));
+    assert_eq!((found["chip"].as_str(), found["has_rtt"].as_bool()), (Some(STM32F405.chip), Some(true)));
     let info = host.json(&["device", "info", &url]);
     assert_eq!(
         (info["name"].as_str(), info["runtime"].as_str()),
@@ -115,7 +117,41 @@ fn a_chip_that_hangs_is_reset_and_the_profile_goes_on() {
     assert_counts(&host, SAMPLES, SAMPLES + RUNS);
 }
 
-/// QEMU has no flash controller: probe-rs's algorithm is loaded and started, and waits for it in vain.
+/// Through probe-rs's flash algorithm, which runs on the chip and drives its flash controller.
+#[test]
+#[ignore = "needs QEMU: make test-boards"]
+fn a_flashed_image_is_in_the_chip_and_runs() {
+    if !has_emulator() {
+        return;
+    }
+    let host = host();
+    let board = Board::start(NRF51822, None, None);
+    let probe = board.probe();
+    let flash = |name: &str, content: &[u8]| {
+        let path = host.path(name);
+        fs::write(&path, content).unwrap();
+        host.run(&["device", "flash", &probe.url(), &path.display().to_string()])
+    };
+    let holds = |image: &Image| probe.chip(|chip| chip.read(0, image.bytes().len())) == image.bytes();
+    // Into empty flash, then over what is there.
+    for image in [Image::new(0x1111_0001, 64), Image::new(0x2222_0002, 3_000)] {
+        let flashed = flash("image.elf", &image.elf());
+        assert_eq!(flashed.code, Some(0), "{}", flashed.stderr);
+        assert!(holds(&image), "the flash holds the image");
+        until("the image runs", || probe.chip(|chip| image.has_run(chip)));
+    }
+    // What is no image, and what lies where the chip has no flash, leave the chip as it is.
+    let elsewhere = Image::new(3, 64).at(0x0900_0000).elf();
+    for (wrong, says) in [(&b"no image"[..], "ELF"), (&elsewhere, "0x09000000")] {
+        let refused = flash("wrong.elf", wrong);
+        assert_eq!(refused.code, Some(3), "{}", refused.stderr);
+        assert!(refused.stderr.contains(says), "{}", refused.stderr);
+        assert_eq!(refused.stderr.trim().lines().count(), 1, "{}", refused.stderr);
+    }
+    assert!(holds(&Image::new(0x2222_0002, 3_000)), "the flash is as it was");
+}
+
+/// QEMU has no flash controller for this one: probe-rs's algorithm is loaded and started, and waits for it in vain.
 #[test]
 #[ignore = "needs QEMU and the firmware: make test-boards"]
 fn flash_that_cannot_be_written_is_told_in_one_line() {
@@ -132,7 +168,7 @@ fn flash_that_cannot_be_written_is_told_in_one_line() {
 fn the_same_firmware_is_profiled_over_a_serial_line_of_115200_baud() {
     let Some(firmware) = firmware() else { return };
     let line = PtyBridge::new(Wire::clean(115_200));
-    let _board = Board::start(&firmware, Some(&line.agent_side), false);
+    let _board = Board::start(STM32F405, Some(&firmware), Some(&line.agent_side));
     let host = host();
     let task = own::task(&host).display().to_string();
     let url = format!("serial://{}?baud=115200", line.host_side.display());

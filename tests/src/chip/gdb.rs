@@ -9,6 +9,15 @@ use std::time::{Duration, Instant};
 /// How long QEMU may take to open its socket, and to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The stub's number of the program status.
+pub const STATUS: u32 = 25;
+
+/// `nop; b` back to it. A loop of one instruction is taken for a breakpoint by probe-rs, which steps over it.
+pub const ENDLESS_LOOP: [u16; 2] = [0xBF00, 0xE7FD];
+
+/// Bytes of memory that the stub sends in one packet, at most.
+const PACKET: usize = 1024;
+
 /// A connection to the stub.
 #[derive(Debug)]
 pub struct Gdb {
@@ -18,7 +27,7 @@ pub struct Gdb {
 }
 
 impl Gdb {
-    /// Connects, and lets the processor run.
+    /// Connects; the processor stands.
     ///
     /// # Errors
     /// The system's, or where nothing answers.
@@ -36,8 +45,21 @@ impl Gdb {
         // QEMU numbers the registers after the description that was asked for.
         gdb.ask("qXfer:features:read:target.xml:0,ffb")?;
         gdb.ask("?")?;
-        gdb.run()?;
         Ok(gdb)
+    }
+
+    /// Has the processor run an endless loop in memory at `ram`: without vectors it would lock up, which
+    /// ends QEMU.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn idle(&mut self, ram: u32) -> io::Result<()> {
+        const THUMB: u32 = 1 << 24;
+        self.write(ram, &ENDLESS_LOOP.map(u16::to_le_bytes).concat())?;
+        for (register, value) in [(13, ram + 0x1000), (15, ram), (STATUS, THUMB)] {
+            self.set_register(register, value)?;
+        }
+        self.run()
     }
 
     fn send(&mut self, command: &str) -> io::Result<()> {
@@ -137,9 +159,15 @@ impl Gdb {
     /// # Errors
     /// The system's.
     pub fn read(&mut self, address: u32, len: usize) -> io::Result<Vec<u8>> {
-        let answer = self.stopped(|gdb| gdb.ask(&format!("m{address:x},{len:x}")))?;
-        let mut bytes = from_hex(&answer).unwrap_or_default();
-        bytes.resize(len, 0);
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let part = PACKET.min(len - bytes.len());
+            let from = address.wrapping_add(bytes.len() as u32);
+            let answer = self.stopped(|gdb| gdb.ask(&format!("m{from:x},{part:x}")))?;
+            let mut read = from_hex(&answer).unwrap_or_default();
+            read.resize(part, 0);
+            bytes.extend(read);
+        }
         Ok(bytes)
     }
 

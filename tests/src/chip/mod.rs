@@ -1,12 +1,15 @@
-//! Chips: an emulated Cortex-M4 with hanas's firmware, and the ways to it: a debug probe and a serial line.
+//! Chips: an emulated Cortex-M4 with hanas's firmware, a Cortex-M0 with flash that can be written, and the
+//! ways to them: a debug probe and a serial line.
 //!
 //! - [`here`]: the firmware's parts on this machine, without an emulator;
 //! - [`gdb`]: QEMU's own debug port;
+//! - [`image`]: a program for it, made here;
 //! - [`mobile`]: a small net of the layers that the families of hanas lack;
 //! - [`probe`]: a debug probe in front of it that probe-rs takes for a real one.
 
 pub mod gdb;
 pub mod here;
+pub mod image;
 pub mod mobile;
 pub mod probe;
 
@@ -19,18 +22,41 @@ use self::gdb::Gdb;
 use self::probe::ProbeBridge;
 use crate::host::Host;
 
-/// The chip of QEMU's machine, as probe-rs calls it.
-pub const CHIP: &str = "STM32F405RGTx";
+/// A machine of QEMU's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// QEMU's name for it.
+    qemu: &'static str,
+    /// probe-rs's name for its chip.
+    pub chip: &'static str,
+    /// What its processor says it is (CPUID).
+    processor: u32,
+    /// Part number of its system control space.
+    control_space: u32,
+}
+
+/// A Cortex-M4 with room for the firmware; QEMU has no flash controller for it.
+pub const STM32F405: Machine =
+    Machine { qemu: "netduinoplus2", chip: "STM32F405RGTx", processor: 0x410F_C241, control_space: 0x00C };
+
+/// A Cortex-M0 too small for the firmware, but with a flash controller in QEMU.
+pub const NRF51822: Machine =
+    Machine { qemu: "microbit", chip: "nRF51822_xxAA", processor: 0x410C_C200, control_space: 0x008 };
 
 /// A `hanas` with debug probes, as `make test-boards` builds it beside the usual one: with them in the
 /// workspace's own build, features of half the dependencies would change and be built twice.
 const HANAS: &str = "../target/boards/release/hanas";
+
+/// Where a Cortex-M's memory begins.
+const RAM: u32 = 0x2000_0000;
 
 const QEMU: &str = "qemu-system-arm";
 
 /// A running machine.
 #[derive(Debug)]
 pub struct Board {
+    machine: Machine,
+    is_empty: bool,
     child: Child,
     folder: TempDir,
 }
@@ -44,12 +70,18 @@ pub fn firmware() -> Option<PathBuf> {
         eprintln!("skipped: no firmware; `make firmware` builds it");
         return None;
     }
+    has_emulator().then_some(built)
+}
+
+/// Whether the emulator is there; else says so.
+#[must_use]
+pub fn has_emulator() -> bool {
     let qemu = Command::new(QEMU).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !qemu.is_ok_and(|status| status.success()) {
+    let there = qemu.is_ok_and(|status| status.success());
+    if !there {
         eprintln!("skipped: no {QEMU}; on Debian it is in the package {QEMU}");
-        return None;
     }
-    Some(built)
+    there
 }
 
 /// A host whose `hanas` knows debug probes.
@@ -64,8 +96,8 @@ pub fn host() -> Host {
 }
 
 impl Board {
-    /// Starts the machine; its serial port is the terminal at `serial`, or nothing. It waits until
-    /// [`probe`](Self::probe) lets it run, where `waits`.
+    /// Starts the machine, with a firmware or with empty flash. Its serial port is the terminal at `serial`;
+    /// where it has none, it waits until [`probe`](Self::probe) lets it run.
     ///
     /// Time on it is counted in instructions, 16 ns each: a layer takes as long on every run and on every
     /// machine.
@@ -73,28 +105,30 @@ impl Board {
     /// # Panics
     /// Where it does not start.
     #[must_use]
-    pub fn start(firmware: &Path, serial: Option<&Path>, waits: bool) -> Self {
+    pub fn start(machine: Machine, firmware: Option<&Path>, serial: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().expect("room for temporary files");
         let socket = |name: &str| {
             format!("socket,id={name},server=on,wait=off,path={}", folder.path().join(name).display())
         };
-        let serial = serial.map_or_else(
+        let line = serial.map_or_else(
             || "null,id=serial".to_owned(),
             |terminal| format!("serial,id=serial,path={}", terminal.display()),
         );
         let mut command = Command::new(QEMU);
         command
-            .args(["-M", "netduinoplus2", "-display", "none", "-icount", "shift=4,sleep=off"])
-            .args(["-chardev", &serial, "-serial", "chardev:serial"])
+            .args(["-M", machine.qemu, "-display", "none", "-icount", "shift=4,sleep=off"])
+            .args(["-chardev", &line, "-serial", "chardev:serial"])
             .args(["-chardev", &socket("gdb"), "-gdb", "chardev:gdb"])
-            .args(["-monitor", "none"])
-            .arg("-kernel")
-            .arg(firmware);
-        if waits {
+            .args(["-monitor", "none"]);
+        if let Some(firmware) = firmware {
+            // QEMU puts it there again at every reset.
+            command.arg("-kernel").arg(firmware);
+        }
+        if serial.is_none() {
             command.arg("-S");
         }
         let child = command.stdin(Stdio::null()).spawn().expect("QEMU starts");
-        Self { child, folder }
+        Self { machine, is_empty: firmware.is_none(), child, folder }
     }
 
     /// A debug probe on it; one at a time.
@@ -103,7 +137,10 @@ impl Board {
     /// Where QEMU does not answer.
     #[must_use]
     pub fn probe(&self) -> ProbeBridge {
-        ProbeBridge::new(Gdb::connect(&self.folder.path().join("gdb")).expect("QEMU answers"))
+        let mut gdb = Gdb::connect(&self.folder.path().join("gdb")).expect("QEMU answers");
+        let runs = if self.is_empty { gdb.idle(RAM) } else { gdb.run() };
+        runs.expect("QEMU answers");
+        ProbeBridge::new(gdb, self.machine)
     }
 }
 

@@ -1,5 +1,5 @@
 //! A Black Magic Probe (remote protocol 1) over TCP, in front of QEMU's gdb stub: what probe-rs attaches
-//! to. What QEMU lacks of a Cortex-M4's debug unit is answered here.
+//! to. What QEMU lacks of a Cortex-M's debug unit is answered here.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::gdb::{Gdb, from_hex, to_hex};
+use super::Machine;
+use super::gdb::{Gdb, STATUS, from_hex, to_hex};
 
 /// Debug halting control and status, core register selector and data, exception monitor control, fault
 /// status, application interrupt and reset control (ARMv7-M, C1.6 and B3.2).
@@ -28,6 +29,7 @@ const DPIDR: u32 = 0x2BA0_1477;
 #[derive(Debug)]
 pub struct ProbeBridge {
     port: u16,
+    machine: Machine,
     gdb: Arc<Mutex<Gdb>>,
     stop: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
@@ -39,12 +41,12 @@ impl ProbeBridge {
     /// # Panics
     /// Where there is no port.
     #[must_use]
-    pub fn new(gdb: Gdb) -> Self {
+    pub fn new(gdb: Gdb, machine: Machine) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
         listener.set_nonblocking(true).expect("a socket can be set up");
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let (gdb, stop) = (Arc::new(Mutex::new(gdb)), Arc::new(AtomicBool::new(false)));
-        let mut unit = Unit::new(Arc::clone(&gdb));
+        let mut unit = Unit::new(Arc::clone(&gdb), machine);
         let ended = Arc::clone(&stop);
         let server = thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
@@ -55,13 +57,13 @@ impl ProbeBridge {
                 }
             }
         });
-        Self { port, gdb, stop, server: Some(server) }
+        Self { port, machine, gdb, stop, server: Some(server) }
     }
 
     /// Its address as `hanas` writes it.
     #[must_use]
-    pub fn url(&self, chip: &str) -> String {
-        format!("probe://1d50:6018:127.0.0.1:{}?chip={chip}", self.port)
+    pub fn url(&self) -> String {
+        format!("probe://1d50:6018:127.0.0.1:{}?chip={}", self.port, self.machine.chip)
     }
 
     /// The chip behind the probe's back.
@@ -99,10 +101,12 @@ struct Unit {
 }
 
 impl Unit {
-    fn new(gdb: Arc<Mutex<Gdb>>) -> Self {
+    fn new(gdb: Arc<Mutex<Gdb>>, machine: Machine) -> Self {
         let mut registers = HashMap::new();
         // A ROM table with the system control space, each with its component's identification.
-        for (base, class, part) in [(0xE00F_F000u32, 1u32, 0x4C4u32), (0xE000_E000, 0xE, 0x00C)] {
+        for (base, class, part) in
+            [(0xE00F_F000u32, 1u32, 0x4C4u32), (0xE000_E000, 0xE, machine.control_space)]
+        {
             registers.extend([
                 (base + 0xFF0, 0x0D),
                 (base + 0xFF4, class << 4),
@@ -118,7 +122,7 @@ impl Unit {
         registers.extend([
             (0xE00F_F000, 0xFFF0_F003),
             (0xE00F_FFCC, 1),
-            (0xE000_ED00, 0x410F_C241),
+            (0xE000_ED00, machine.processor),
             (0xE000_2000, 0x260),
             (0xE004_2000, 0x1007_6413),
         ]);
@@ -295,8 +299,7 @@ impl Unit {
             DHCSR => {}
             DCRSR => {
                 let register = value & 0x7f;
-                // The stub counts the program status as its 25th.
-                let number = if register == 16 { 25 } else { register };
+                let number = if register == 16 { STATUS } else { register };
                 if value >> 16 & 1 != 0 {
                     let value = self.kept(DCRDR);
                     self.gdb(|gdb| gdb.set_register(number, value))?;
