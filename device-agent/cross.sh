@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Builds the agent for another processor: `device-agent/cross.sh aarch64` leaves a program that stands alone
-# in target/boards/hanas-agent-ARCH. It installs what it needs where it may (rustup's standard
+# Builds the agent for another processor: `device-agent/cross.sh aarch64` (or armv7) leaves a program that
+# stands alone in target/boards/hanas-agent-ARCH. It installs what it needs where it may (rustup's standard
 # library, else Debian's Rust; Debian's cross compiler, as root) and ends with 77 where that is not to be had.
 # A target folder of its own keeps the workspace's build as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 arch=${1:-}
 case $arch in
-    aarch64) target=aarch64-unknown-linux-gnu gcc=aarch64-linux-gnu-gcc
+    aarch64) target=aarch64-unknown-linux-gnu gcc=aarch64-linux-gnu-gcc debian=arm64
         packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;;
-    *) echo "usage: device-agent/cross.sh aarch64" >&2; exit 2 ;;
+    armv7) target=armv7-unknown-linux-gnueabihf gcc=arm-linux-gnueabihf-gcc debian=armhf
+        packages="gcc-arm-linux-gnueabihf libc6-dev-armhf-cross" ;;
+    *) echo "usage: device-agent/cross.sh aarch64|armv7" >&2; exit 2 ;;
 esac
 missing() { echo "agent for $arch: $1" >&2; exit 77; }
 
@@ -28,12 +30,12 @@ command -v "$gcc" >/dev/null || install $packages \
 cargo=(cargo)
 has_rustup_target() { rustup target list --installed 2>/dev/null | grep -qx "$target"; }
 if ! has_rustup_target && ! { command -v rustup >/dev/null && rustup target add "$target" >&2 && has_rustup_target; }; then
-    debian=/usr/lib/rustlib/$target/lib
-    if [ ! -d "$debian" ] && command -v dpkg >/dev/null && [ "$(id -u)" = 0 ]; then
-        dpkg --add-architecture arm64
-        install rustc-web cargo-web libstd-rust-web-dev:arm64 || true
+    library=/usr/lib/rustlib/$target/lib
+    if [ ! -d "$library" ] && command -v dpkg >/dev/null && [ "$(id -u)" = 0 ]; then
+        dpkg --add-architecture "$debian"
+        install rustc-web cargo-web "libstd-rust-web-dev:$debian" || true
     fi
-    [ -d "$debian" ] || missing "no Rust standard library for $target; rustup target add $target"
+    [ -d "$library" ] || missing "no Rust standard library for $target; rustup target add $target"
     cargo=(env RUSTC=/usr/bin/rustc /usr/bin/cargo)
 fi
 

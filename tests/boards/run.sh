@@ -4,10 +4,12 @@
 set -uo pipefail
 cd "$(dirname "$0")"
 passed=0 failed=0 skipped=0
-for script in aarch64.sh cortex-m.sh; do
-    name=${script%.sh}
+for name in aarch64 armv7 cortex-m; do
     case " $* " in *" $name "*) echo "board $name: left out"; skipped=$((skipped + 1)); continue ;; esac
-    "./$script"
+    case $name in
+        cortex-m) ./cortex-m.sh ;;
+        *) ./emulated.sh "$name" ;;
+    esac
     case $? in
         0) echo "board $name: pass"; passed=$((passed + 1)) ;;
         77) echo "board $name: skipped"; skipped=$((skipped + 1)) ;;
