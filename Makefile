@@ -11,7 +11,7 @@ ifneq ($(CARGO_TARGET_DIR),)
 $(error CARGO_TARGET_DIR is set; unset it, the binaries find libtorch relative to ./target)
 endif
 
-.PHONY: help setup build demo test test-boards hil agent-aarch64 agent-armv7 firmware bench lint doc clean
+.PHONY: help setup build demo test test-boards hil agent-aarch64 firmware bench lint doc clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,7 +31,7 @@ test: build ## All tests
 	$(CARGO) test --release --locked --workspace
 	$(CARGO) check --release --locked -p hanas --no-default-features
 
-test-boards: build ## Agents for other processors, on emulators; WITHOUT="armv7 cortex-m" for fewer
+test-boards: build ## Agents for other processors, on emulators; WITHOUT="aarch64" for fewer
 	tests/boards/run.sh $(WITHOUT)
 
 hil: build ## Pass or fail for each board of tests/hil; BOARDS="local raspberry-pi" for some
@@ -39,9 +39,6 @@ hil: build ## Pass or fail for each board of tests/hil; BOARDS="local raspberry-
 
 agent-aarch64: ## The agent for 64-bit ARM boards, target/boards/hanas-agent-aarch64
 	device-agent/cross.sh aarch64
-
-agent-armv7: ## The agent for 32-bit ARM boards with NEON, target/boards/hanas-agent-armv7
-	device-agent/cross.sh armv7
 
 firmware: ## The Cortex-M4 firmware
 	tests/boards/firmware.sh

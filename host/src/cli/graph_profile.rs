@@ -19,8 +19,10 @@ use crate::profile::candidates::Candidate;
 use crate::profile::graph_candidates::{BATCH, GraphSubject, candidates, sampling};
 use crate::profile::runner::Ended;
 use crate::profile::sampling::Sampling;
+use crate::space::SpaceError;
 use crate::space::adaptive::{Adaptive, DOUBT, Known, replay as replayed};
-use crate::space::hgnas::{GraphSettings, known_pairs, pairs, some_pairs};
+use crate::space::hgnas::{GraphSettings, GraphSpace, known_pairs, pairs, some_pairs};
+use crate::space::racing::Racing;
 use crate::store::{DeviceId, Store};
 
 /// Arguments of `hanas graph profile`.
@@ -75,8 +77,8 @@ pub(super) struct ReplayArgs {
 /// Pairs at most where no number is given: a quarter.
 const PAIRS: usize = 700;
 
-/// Timed runs of a pair before the next pairs are chosen. The rest follows when all are known, in one go:
-/// what the machine did meanwhile then falls on all alike.
+/// Timed runs of a pair before the next pairs are chosen. The rest follows for those between which a choice
+/// is open, in one go: what the machine did meanwhile then falls on all alike.
 const CHOICE_SAMPLES: u32 = 16;
 
 /// Runs `hanas graph profile`.
@@ -115,9 +117,20 @@ impl Stored<'_> {
         let samples = store.samples(&query(self.device, &self.task.task.name))?;
         Ok(known_pairs(self.task.task.data.name(), &samples, &self.settings)?)
     }
+
+    /// The pairs between which a choice is open, which more runs may part.
+    fn contested(&self, store: &Store, doubt: f64) -> anyhow::Result<Vec<[u32; 2]>> {
+        let samples = store.samples(&query(self.device, &self.task.task.name))?;
+        let space = match GraphSpace::build(self.task.task.data.name(), &samples, self.settings) {
+            Err(SpaceError::NoPairs { .. }) => return Ok(Vec::new()),
+            space => space?,
+        };
+        Ok(space.contested(doubt, Racing::default().margin))
+    }
 }
 
-/// Measures what may change a choice, a little, until nothing does; then all of it as often as asked for.
+/// Measures what may change a choice, a little, until nothing does; then those between which a choice is
+/// still open as often as asked for.
 fn adaptive(global: &Global, args: &ProfileArgs, subject: &GraphSubject) -> anyhow::Result<()> {
     let task = &args.task.task;
     let mut store = global.store()?;
@@ -133,20 +146,22 @@ fn adaptive(global: &Global, args: &ProfileArgs, subject: &GraphSubject) -> anyh
     };
     let whole = sampling(args.sampling.sampling());
     let few = Sampling { samples: CHOICE_SAMPLES.min(whole.samples), ..whole };
-    let missing = |store: &Store| -> anyhow::Result<(Vec<Candidate>, Vec<u32>)> {
-        let known: Vec<[u32; 2]> = stored.known(store)?.into_keys().collect();
-        let list = candidates(subject, &known, settings.reading)?;
-        let stored = query(device, &task.name);
-        let counts = if args.again { BTreeMap::new() } else { store.counts(&stored)? };
-        let have = counts_of(&list, &counts);
+    let counts = |store: &Store| store.counts(&query(device, &task.name));
+    let not_counted = if args.again { counts(&store)? } else { BTreeMap::new() };
+    let contested = |store: &Store| -> anyhow::Result<(Vec<Candidate>, Vec<u32>)> {
+        let list = candidates(subject, &stored.contested(store, args.doubt)?, settings.reading)?;
+        let (all, not) = (counts_of(&list, &counts(store)?), counts_of(&list, &not_counted));
+        let have = all.iter().zip(&not).map(|(all, not)| all.saturating_sub(*not)).collect();
         Ok((list, have))
     };
     let known = stored.known(&store)?;
-    let (list, have) = missing(&store)?;
-    let measured_before = have.iter().filter(|&&have| whole.rounds_left(have) == 0).count();
-    if measured_before == list.len() && chooser.next(&known, &BTreeSet::new())?.is_empty() {
-        return profile::conclude(global, &Report::new(list.len(), list.len()), args.sampling.allow_noisy);
+    let (_, have) = contested(&store)?;
+    let is_complete = |have: &[u32]| have.iter().all(|&have| whole.rounds_left(have) == 0);
+    if is_complete(&have) && chooser.next(&known, &BTreeSet::new())?.is_empty() {
+        let all = 1 + known.len();
+        return profile::conclude(global, &Report::new(all, all), args.sampling.allow_noisy);
     }
+    let measured_before = have.iter().filter(|&&have| whole.rounds_left(have) == 0).count();
     let null = candidates(subject, &[], settings.reading)?;
     let filed = Filed { device, task: &task.name, batch: BATCH };
     let mut recorder = Recorder::begin(&mut store, filed, &whole, &null)?;
@@ -163,15 +178,19 @@ fn adaptive(global: &Global, args: &ProfileArgs, subject: &GraphSubject) -> anyh
         ended =
             recorder.measure(global, &mut session, &list, &vec![0; list.len()], &few, "choosing pairs")?;
     }
-    let (list, have) = missing(recorder.store)?;
-    if ended == Ended::Completed {
+    let (mut list, mut have) = contested(recorder.store)?;
+    // What is known better may be tied with others. Where a pass brought nothing, the rest cannot be measured.
+    let mut before = None;
+    while ended == Ended::Completed && !is_complete(&have) && before.as_ref() != Some(&have) {
         recorder.take_up(&list)?;
         ended = recorder.measure(global, &mut session, &list, &have, &whole, "profile")?;
+        before = Some(have);
+        (list, have) = contested(recorder.store)?;
     }
     // A larger budget's next round.
     let known = stored.known(recorder.store)?;
     let left = Adaptive { budget: usize::MAX, ..chooser }.next(&known, &asked)?.len();
-    let report = Report::new(list.len(), measured_before).finish(recorder, ended, &session)?;
+    let report = Report::new(1 + known.len(), measured_before).finish(recorder, ended, &session)?;
     if !global.quiet {
         eprintln!("{}", skipped(known.len(), left, args.doubt)?);
     }

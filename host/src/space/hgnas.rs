@@ -2,7 +2,7 @@
 //! knobs in 42 cells. The graph nets of Wang et al. 2023, not the "HGNAS" of Zhou et al. for point
 //! clouds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hanas_models::gnn::Reading;
 use rand::SeedableRng;
@@ -195,6 +195,16 @@ impl GraphSpace {
     pub fn choices(&self) -> Vec<[u32; 2]> {
         let pair = |point: &Vec<u32>| <[u32; 2]>::try_from(point.as_slice()).ok();
         self.selection.choices.iter().filter_map(|choice| pair(&choice.chosen.point)).collect()
+    }
+
+    /// The open choices and all tied with them; see [`Selection::open`].
+    #[must_use]
+    pub fn contested(&self, doubt: f64, margin: f64) -> Vec<[u32; 2]> {
+        let open = self.selection.open(doubt, margin).into_iter();
+        let points =
+            open.flat_map(|(choice, rivals)| std::iter::once(choice.chosen.point.clone()).chain(rivals));
+        let pairs: BTreeSet<[u32; 2]> = points.filter_map(|point| <[u32; 2]>::try_from(point).ok()).collect();
+        pairs.into_iter().collect()
     }
 
     /// What the choices stand on, in a sentence or two.
