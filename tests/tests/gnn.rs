@@ -163,7 +163,7 @@ fn a_trained_net_says_on_the_device_what_it_was_trained_to() {
 }
 
 fn planetoid_folder() -> Option<PathBuf> {
-    std::env::var_os("HANAS_PLANETOID").map(PathBuf::from).filter(|folder| folder.is_dir())
+    std::env::var_os("HANAS_PLANETOID").map(PathBuf::from).filter(|folder| folder.join("planetoid").is_dir())
 }
 
 const PUBLISHED: [GraphSet; 3] = [GraphSet::Cora, GraphSet::Citeseer, GraphSet::Pubmed];

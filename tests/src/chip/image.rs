@@ -69,7 +69,7 @@ impl Image {
         };
         // An executable for ARM; entry, segments, sections, flags (EABI 5).
         halves(&mut elf, &[2, 40]);
-        words(&mut elf, &[1, self.address + CODE as u32 | 1, HEADER, sections, 0x0500_0000]);
+        words(&mut elf, &[1, (self.address + CODE as u32) | 1, HEADER, sections, 0x0500_0000]);
         halves(&mut elf, &[HEADER as u16, SEGMENT as u16, 1, 40, 3, 2]);
         // To be loaded, readable and executable.
         words(&mut elf, &[1, start, self.address, self.address, size, size, 5, 4]);
