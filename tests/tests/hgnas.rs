@@ -132,6 +132,22 @@ fn a_graph_net_goes_all_the_way() {
     assert!(profile.stderr.contains("hanas graph profile --task planted-gnn"), "{}", profile.stderr);
 }
 
+/// What one run measured another does not measure again: no two measurements give 60 equal times.
+#[test]
+fn runs_share_the_latencies_of_their_random_nets() {
+    let host = Host::default();
+    let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
+    let run = |out: &str, samples: &str| {
+        let words = ["--strategy", "random", "--samples", samples, "--latencies", "shared.jsonl"];
+        let _ = host.json(&search(agent.url(), out, &words));
+        let read = |name: String| fs::read(host.path(&name)).unwrap();
+        (read(format!("{out}/latencies.jsonl")), read("shared.jsonl".to_owned()))
+    };
+    let first = run("a", "2");
+    assert_eq!(lines(&host.path("a/latencies.jsonl")), 60);
+    assert!(run("b", "3") == first);
+}
+
 /// With the same latencies a search that was interrupted makes the trials of one that was not.
 #[test]
 fn an_interrupted_search_is_the_uninterrupted_one() {
