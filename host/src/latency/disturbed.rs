@@ -8,6 +8,7 @@
 //! ratio of a visit    = its fastest run / the model's fastest run of all
 //! slowness at a visit = upper quartile of the ratios of the 4 visits before and the 4 after it
 //! disturbed           : slowness > 1.1 * (5% quantile of all slownesses)
+//! factor of a visit   = median of those ratios / the 5% quantile of all such medians, 1 at least
 //! ```
 //!
 //! A visit's own runs have no say in it, so that choosing by slowness favours no run of luck; and a model that
@@ -15,6 +16,11 @@
 //! quartile, since some neighbours may be such models, and since a visit at the border of a disturbance is
 //! rather set aside. Slowing by less than 10% is left to the statistic and its error: on a quiet
 //! machine nothing is set aside.
+//!
+//! A model that was disturbed in all its visits keeps them, each divided by its factor: nearer to the truth than the
+//! latency as it was seen, and no more than that.
+
+use hanas_proto::Nanos;
 
 use crate::store::{ModelSamples, SessionId, Visit};
 
@@ -31,7 +37,7 @@ pub const UNDISTURBED: f64 = 0.05;
 /// Samples without the visits that were set aside.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Undisturbed {
-    /// The models with what is left of their visits; one that was always disturbed has all of them.
+    /// The models with what is left of their visits; one that was always disturbed has all of them, corrected.
     pub samples: Vec<ModelSamples>,
     /// Share of all visits that was disturbed.
     pub disturbed: f64,
@@ -46,53 +52,80 @@ struct Taken {
     ratio: f64,
 }
 
-/// For every visit of every model whether it was undisturbed. Visits whose order is not known are.
-#[must_use]
-pub fn undisturbed_visits(samples: &[ModelSamples]) -> Vec<Vec<bool>> {
-    quiet_visits(&samples.iter().map(|model| model.visits.as_slice()).collect::<Vec<_>>())
+/// How the device was during a visit, as far as the visits around it tell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Condition {
+    /// Nothing else slowed it down.
+    pub undisturbed: bool,
+    /// How many times slower it was than undisturbed; 1 at least.
+    pub factor: f64,
 }
 
-/// The visits of every model that were undisturbed; of one that was always disturbed, all.
+impl Condition {
+    /// Of a visit that nothing is known of.
+    const UNKNOWN: Self = Self { undisturbed: true, factor: 1.0 };
+}
+
+/// The condition of every visit of every model. Visits whose order is not known pass for undisturbed.
+#[must_use]
+pub fn conditions(samples: &[ModelSamples]) -> Vec<Vec<Condition>> {
+    conditions_among(&samples.iter().map(|model| model.visits.as_slice()).collect::<Vec<_>>())
+}
+
+/// The visits of every model that were undisturbed; of one that was always disturbed, all, corrected.
 #[must_use]
 pub fn undisturbed_among(models: &[Vec<Visit>]) -> Vec<Vec<Visit>> {
-    let quiet = quiet_visits(&models.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    models.iter().zip(&quiet).map(|(visits, quiet)| kept(visits, quiet)).collect()
+    let conditions = conditions_among(&models.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    models.iter().zip(&conditions).map(|(visits, conditions)| kept(visits, conditions)).collect()
 }
 
-fn kept(visits: &[Visit], quiet: &[bool]) -> Vec<Visit> {
+fn kept(visits: &[Visit], conditions: &[Condition]) -> Vec<Visit> {
+    let met = visits.iter().zip(conditions);
     let left: Vec<Visit> =
-        visits.iter().zip(quiet).filter(|(_, quiet)| **quiet).map(|(visit, _)| visit.clone()).collect();
-    if left.is_empty() { visits.to_vec() } else { left }
+        met.clone().filter(|(_, met)| met.undisturbed).map(|(visit, _)| visit.clone()).collect();
+    if left.is_empty() { met.map(|(visit, met)| corrected(visit, met.factor)).collect() } else { left }
 }
 
-fn quiet_visits(models: &[&[Visit]]) -> Vec<Vec<bool>> {
-    let mut quiet: Vec<Vec<bool>> = models.iter().map(|visits| vec![true; visits.len()]).collect();
+/// The visit as it would have been undisturbed.
+fn corrected(visit: &Visit, factor: f64) -> Visit {
+    let samples = visit.samples.iter().map(|run| Nanos::from_f64(run.0 as f64 / factor)).collect();
+    Visit { samples, ..visit.clone() }
+}
+
+fn conditions_among(models: &[&[Visit]]) -> Vec<Vec<Condition>> {
+    let mut found: Vec<Vec<Condition>> =
+        models.iter().map(|visits| vec![Condition::UNKNOWN; visits.len()]).collect();
     let taken = in_order(models);
-    let slowness: Vec<f64> = taken
+    let around: Vec<Around> = taken
         .chunk_by(|a, b| a.session == b.session)
-        .flat_map(|session| (0..session.len()).map(|at| slowness(session, at)))
+        .flat_map(|session| (0..session.len()).map(|at| Around::new(session, at)))
         .collect();
-    let mut sorted = slowness.clone();
-    sorted.sort_by(f64::total_cmp);
-    let Some(usual) = sorted.get((sorted.len() as f64 * UNDISTURBED) as usize) else { return quiet };
-    for (visit, slowness) in taken.iter().zip(&slowness) {
-        quiet[visit.at.0][visit.at.1] = *slowness <= usual * (1.0 + DISTURBANCE);
+    let usual = |of: fn(&Around) -> f64| {
+        let mut sorted: Vec<f64> = around.iter().map(of).collect();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get((sorted.len() as f64 * UNDISTURBED) as usize).copied().unwrap_or(1.0)
+    };
+    let (slowness, median) = (usual(|of| of.slowness), usual(|of| of.median));
+    for (visit, around) in taken.iter().zip(&around) {
+        found[visit.at.0][visit.at.1] = Condition {
+            undisturbed: around.slowness <= slowness * (1.0 + DISTURBANCE),
+            factor: (around.median / median).max(1.0),
+        };
     }
-    quiet
+    found
 }
 
 /// Sets disturbed visits aside.
 #[must_use]
 pub fn undisturbed(samples: &[ModelSamples]) -> Undisturbed {
-    let quiet = undisturbed_visits(samples);
-    let (mut visits, mut disturbed) = (0usize, 0usize);
-    let without = |(model, quiet): (&ModelSamples, &Vec<bool>)| {
-        visits += quiet.len();
-        disturbed += quiet.iter().filter(|quiet| !**quiet).count();
-        ModelSamples { visits: kept(&model.visits, quiet), ..model.clone() }
+    let conditions = conditions(samples);
+    let all = || conditions.iter().flatten();
+    let disturbed = all().filter(|met| !met.undisturbed).count() as f64 / all().count().max(1) as f64;
+    let without = |(model, conditions): (&ModelSamples, &Vec<Condition>)| ModelSamples {
+        visits: kept(&model.visits, conditions),
+        ..model.clone()
     };
-    let samples = samples.iter().zip(&quiet).map(without).collect();
-    Undisturbed { samples, disturbed: disturbed as f64 / visits.max(1) as f64 }
+    Undisturbed { samples: samples.iter().zip(&conditions).map(without).collect(), disturbed }
 }
 
 fn in_order(models: &[&[Visit]]) -> Vec<Taken> {
@@ -110,18 +143,29 @@ fn in_order(models: &[&[Visit]]) -> Vec<Taken> {
     taken
 }
 
-/// Upper quartile of the ratios around a visit; 1 where it is alone.
-fn slowness(session: &[Taken], at: usize) -> f64 {
-    let around = at.saturating_sub(NEIGHBOURS)..(at + NEIGHBOURS + 1).min(session.len());
-    let mut ratios: Vec<f64> =
-        around.filter(|&other| other != at).map(|other| session[other].ratio).collect();
-    ratios.sort_by(f64::total_cmp);
-    if ratios.is_empty() { 1.0 } else { ratios[(ratios.len() - 1) * 3 / 4] }
+/// The ratios around a visit; 1 where it is alone.
+struct Around {
+    /// Upper quartile.
+    slowness: f64,
+    /// Median.
+    median: f64,
+}
+
+impl Around {
+    fn new(session: &[Taken], at: usize) -> Self {
+        let around = at.saturating_sub(NEIGHBOURS)..(at + NEIGHBOURS + 1).min(session.len());
+        let mut ratios: Vec<f64> =
+            around.filter(|&other| other != at).map(|other| session[other].ratio).collect();
+        ratios.sort_by(f64::total_cmp);
+        let quantile = |quarter: usize| ratios.get(ratios.len().saturating_sub(1) * quarter / 4);
+        let or_one = |ratio: Option<&f64>| ratio.copied().unwrap_or(1.0);
+        Self { slowness: or_one(quantile(3)), median: or_one(quantile(2)) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use hanas_proto::{Digest, Nanos};
+    use hanas_proto::Digest;
     use rand::RngExt;
 
     use super::*;
@@ -177,15 +221,29 @@ mod tests {
         let (mut kept, mut wrongly_kept, mut quiet) = (0, 0, 0);
         for seed in 0..20 {
             let (models, truth) = session(0.6, seed);
-            let told = undisturbed_visits(&models);
+            let told = conditions(&models);
             for (told, truth) in told.iter().zip(&truth).flat_map(|(told, truth)| told.iter().zip(truth)) {
-                kept += usize::from(*told);
-                wrongly_kept += usize::from(*told && !truth);
+                kept += usize::from(told.undisturbed);
+                wrongly_kept += usize::from(told.undisturbed && !truth);
                 quiet += usize::from(*truth);
             }
         }
         assert!(kept * 2 > quiet, "{kept} of {quiet} quiet visits are kept");
         assert!(wrongly_kept * 10 < kept, "{wrongly_kept} of {kept} were disturbed");
+    }
+
+    #[test]
+    fn a_model_that_was_always_disturbed_is_corrected() {
+        let (mut models, _) = session(0.0, 2);
+        for model in &mut models[10..20] {
+            let runs = model.visits.iter_mut().skip(1).flat_map(|visit| &mut visit.samples);
+            runs.for_each(|run| *run = Nanos::from_f64(run.0 as f64 * SLOW));
+        }
+        models[15].visits.remove(0);
+        let found = undisturbed(&models);
+        let fastest = found.samples[15].visits.iter().flat_map(|visit| &visit.samples).min().unwrap();
+        let off = fastest.0 as f64 / truth(15) - 1.0;
+        assert!(off.abs() < 0.05, "{off}");
     }
 
     #[test]

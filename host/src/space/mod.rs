@@ -6,6 +6,7 @@
 //! - [`open`]: which choices are still undecided, and what would settle them;
 //! - [`stability`]: how likely a rerun chooses the same;
 //! - [`racing`]: measures again only what decides a choice;
+//! - [`confirm`]: which layers have to be seen undisturbed before that;
 //! - [`reach`]: which open choices a race can settle with what is left of its budget;
 //! - [`reruns`]: whether whole profiles, made again, chose the same;
 //! - [`htas`]: N = 1, the widths of a convnet family by stage;
@@ -14,6 +15,7 @@
 //! - [`width`]: the width choices of a convnet family's stages, measured or by rule.
 
 pub mod adaptive;
+pub mod confirm;
 pub mod hgnas;
 pub mod htas;
 pub mod open;

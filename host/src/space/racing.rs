@@ -3,15 +3,9 @@
 //! In: a [`Source`] that holds the base profile and can measure single layers again. Out: the space from
 //! all samples, and how the race ended.
 //!
-//! First, layers that are not confirmed are measured again: noise only ever makes a run slower, so a
-//! layer whose fastest visits do not agree may never have been seen undisturbed, and no spread of its
-//! runs would tell. Only visits count that were undisturbed as far as those around them tell
-//! ([`disturbed`](crate::latency::disturbed)), and there must be [`CONFIRMING`]. A layer's gap is how far
-//! the [`CONFIRMING`]th fastest of them lies above the fastest, each counted by its fastest run. Confirmed
-//! is a layer whose gap is within [`Racing::margin`], or no outlier among the gaps of all layers (inside
-//! Tukey's outer fence): on a noisy device visits differ, and no budget would end that. Where visits were
-//! disturbed, as many confirmed layers are measured along: their floors are known, so that they tell
-//! whether the device was. Confirming takes at most [`CONFIRMING_SHARE`] of the budget.
+//! First, layers that may change a choice and were not seen undisturbed for sure are measured again
+//! ([`confirm`](super::confirm)). Where visits were disturbed, as many others are measured along as witnesses.
+//! Confirming takes at most [`CONFIRMING_SHARE`] of the budget.
 //!
 //! Then, in each heat, the open groups' choices and all tied with them are
 //! measured `heat` times more (successive elimination, Even-Dar et al. 2006, with the bootstrap in place
@@ -21,22 +15,17 @@
 //! what is left of the budget are left out ([`reach`](super::reach)). What is open when the race ends
 //! stays a tie, with its members.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use hanas_models::layer::Layer;
 use hanas_models::resnet::Family;
 use serde::{Deserialize, Serialize};
 
-use super::SpaceError;
 use super::htas::{HardwareSpace, Settings};
 use super::reach::within_reach;
-use crate::latency::disturbed::undisturbed_visits;
-use crate::latency::estimate::FAR_FENCE;
-use crate::store::{ModelSamples, ModelSpec, Visit};
-
-/// Visits that have to agree on a layer's fastest run.
-pub const CONFIRMING: usize = 3;
+use super::{SpaceError, confirm};
+use crate::store::{ModelSamples, ModelSpec};
 
 /// Largest part of the budget that goes into confirming: half, since what is not confirmed spoils the line and
 /// all choices below it.
@@ -84,7 +73,7 @@ pub struct Outcome {
     pub samples: u64,
     /// Choices with a rival that more measuring might part from them.
     pub open: usize,
-    /// Layers that were not confirmed.
+    /// Layers that were not confirmed and may change a choice.
     pub unconfirmed: usize,
     /// It was stopped from outside.
     pub stopped: bool,
@@ -123,7 +112,7 @@ pub fn race<S: Source>(
     loop {
         let samples = source.samples()?;
         let space = HardwareSpace::build(family, &samples, settings)?;
-        let unconfirmed = unconfirmed(family, settings, &samples, racing.margin);
+        let unconfirmed = confirm::wanted(family, &space, &samples, racing.margin);
         outcome.unconfirmed = unconfirmed.len();
         outcome.open = space.open(racing.doubt, racing.margin);
         let mut wanted = confirming_heat(unconfirmed, &space, family);
@@ -153,7 +142,7 @@ pub fn is_open(
     samples: &[ModelSamples],
 ) -> Result<bool, SpaceError> {
     let space = HardwareSpace::build(family, samples, settings)?;
-    let unconfirmed = unconfirmed(family, settings, samples, racing.margin);
+    let unconfirmed = confirm::wanted(family, &space, samples, racing.margin);
     let confirming = confirming_heat(unconfirmed, &space, family);
     let deciding = deciding_heat(&space, samples, racing, racing.budget);
     let affordable = |heat: &[Layer], budget: u64| !heat.is_empty() && racing.cost(heat) <= budget;
@@ -163,7 +152,7 @@ pub fn is_open(
 /// The layers that are not confirmed, and their witnesses where visits were disturbed.
 fn confirming_heat(mut unconfirmed: Vec<Layer>, space: &HardwareSpace, family: &Family) -> Vec<Layer> {
     if space.disturbed > 0.0 {
-        unconfirmed.extend(witnesses(&unconfirmed, &layers_of(family, space.settings)));
+        unconfirmed.extend(confirm::witnesses(&unconfirmed, family, space.settings));
     }
     unconfirmed
 }
@@ -182,51 +171,6 @@ fn deciding_heat(space: &HardwareSpace, samples: &[ModelSamples], racing: &Racin
     let groups = space.open_groups(racing.doubt, racing.margin);
     let taken = |layer: &Layer| taken.get(layer).copied().unwrap_or(0);
     within_reach(groups, racing.doubt, taken, left).into_iter().flat_map(|group| group.layers).collect()
-}
-
-/// The space's layers whose fastest visits do not agree as those of the others do.
-#[must_use]
-pub fn unconfirmed(family: &Family, settings: Settings, samples: &[ModelSamples], margin: f64) -> Vec<Layer> {
-    let space = layers_of(family, settings);
-    let quiet = undisturbed_visits(samples);
-    let fastest = |visit: &Visit| visit.samples.iter().map(|run| run.0).min();
-    let layer = |model: &ModelSamples| match model.spec {
-        ModelSpec::Layer { layer } if space.contains(&layer) => Some(layer),
-        _ => None,
-    };
-    let gap = |model: &ModelSamples, quiet: &[bool]| {
-        let counted = model.visits.iter().zip(quiet).filter(|(_, quiet)| **quiet);
-        let mut best: Vec<u64> = counted.filter_map(|(visit, _)| fastest(visit)).collect();
-        best.sort_unstable();
-        best.get(CONFIRMING - 1).map_or(f64::INFINITY, |&ns| ns as f64 / best[0] as f64 - 1.0)
-    };
-    let models = samples.iter().zip(&quiet);
-    let gaps: Vec<(Layer, f64)> =
-        models.filter_map(|(model, quiet)| layer(model).map(|layer| (layer, gap(model, quiet)))).collect();
-    let usual = outer_fence(gaps.iter().map(|(_, gap)| *gap).filter(|gap| gap.is_finite()).collect());
-    gaps.into_iter().filter(|(_, gap)| *gap > margin.max(usual)).map(|(layer, _)| layer).collect()
-}
-
-/// All layers whose latency the space is made of.
-fn layers_of(family: &Family, settings: Settings) -> BTreeSet<Layer> {
-    settings.cin.layers(family, settings.expand).into_iter().flatten().flatten().collect()
-}
-
-/// As many of the other layers, evenly from all.
-fn witnesses(wanted: &[Layer], space: &BTreeSet<Layer>) -> Vec<Layer> {
-    let others: Vec<Layer> = space.iter().filter(|layer| !wanted.contains(layer)).copied().collect();
-    let count = wanted.len().min(others.len());
-    (0..count).map(|place| others[place * others.len() / count]).collect()
-}
-
-/// Beyond it an outlier is far out: the upper quartile and [`FAR_FENCE`] interquartile ranges (Tukey 1977).
-fn outer_fence(mut values: Vec<f64>) -> f64 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    values.sort_by(f64::total_cmp);
-    let quartile = |quarter: usize| values[(values.len() - 1) * quarter / 4];
-    FAR_FENCE.mul_add(quartile(3) - quartile(1), quartile(3))
 }
 
 #[cfg(test)]
@@ -334,20 +278,6 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_was_never_seen_undisturbed_is_measured_again() {
-        let family = Family::cifar_resnet(20, 10).unwrap();
-        let mut device = Planted::new(&family, 3, 8);
-        let disturbed = device.models[40].visits.clone();
-        for (i, visit) in device.models[40].visits.iter_mut().enumerate() {
-            visit.samples.iter_mut().for_each(|run| run.0 += run.0 * (3 + i as u64) / 10);
-        }
-        let open = super::unconfirmed(&family, settings(), &device.models, 0.05);
-        assert_eq!(open, [space_layers(&family, 2).concat()[40]]);
-        device.models[40].visits = disturbed;
-        assert!(super::unconfirmed(&family, settings(), &device.models, 0.05).is_empty());
-    }
-
-    #[test]
     fn where_all_visits_differ_confirming_is_no_endless_task() {
         let family = Family::cifar_resnet(20, 10).unwrap();
         let mut device = Planted::new(&family, 4, 8);
@@ -356,7 +286,8 @@ mod tests {
             let slower = crate::latency::synthetic::normal(&mut rng).abs() * 0.1;
             visit.samples.iter_mut().for_each(|run| run.0 += (slower * run.0 as f64) as u64);
         }
-        let open = super::unconfirmed(&family, settings(), &device.models, 0.01);
+        let space = HardwareSpace::build(&family, &device.models, settings()).unwrap();
+        let open = confirm::wanted(&family, &space, &device.models, 0.01);
         assert!(open.len() < 224 / 20, "{} of 224", open.len());
         let racing = Racing { budget: 224 * 20, ..Racing::default() };
         let (_, outcome) = race(&family, settings(), &racing, &mut device).unwrap();

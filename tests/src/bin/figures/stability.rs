@@ -176,11 +176,11 @@ impl Source for Recorded<'_> {
 /// Timed runs of every layer in the record.
 const RECORDED: u32 = 480;
 /// Profiles simulated for each plan.
-const REPLICATES: u64 = 10;
+const REPLICATES: u64 = 40;
 /// Timed runs of every layer before the race: the three visits that can confirm a layer.
 const BASE: u32 = 12;
 /// Plans that racing is compared with.
-const FIXED: [u32; 9] = [20, 24, 32, 48, 64, 96, 128, 192, 320];
+const FIXED: [u32; 15] = [12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 192, 320];
 
 /// Samples of base and race together over samples of the smallest fixed plan whose reruns agree as well.
 pub(crate) fn racing() -> Result<Vec<Figure>> {
