@@ -242,8 +242,8 @@ impl<'a> Steps<'a> {
             let mut session = self.global.connect(&self.args.device)?;
             let base = self.args.task.parse::<Task>()?.family.base();
             let sampling = Sampling { samples: BASE_SAMPLES, ..Sampling::default() };
-            let timed = nets::measure(&mut session, &base, None, self.args.batch, &sampling)?;
-            let base = BaseLatency { schema_version: SCHEMA_VERSION, latency_ns: timed.latency.value_ns };
+            let timed = nets::measure(&mut session, &base, self.args.batch, &sampling)?;
+            let base = BaseLatency { schema_version: SCHEMA_VERSION, latency_ns: timed.value_ns };
             save(&file, &base)?;
             base
         };

@@ -7,15 +7,14 @@ use anyhow::Context as _;
 use hanas_proto::Nanos;
 
 use super::graph::load_graph;
-use super::graph_timer::{test_accuracy, time};
+use super::graph_answers::test_accuracy;
+use super::nets::{in_turns, latencies};
 use super::output::Table;
 use crate::data::graph::GraphData;
-use crate::latency::disturbed::undisturbed_among;
 use crate::latency::verdict::{Evidence, judge};
-use crate::latency::{Statistic, estimate};
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
-use crate::profile::graph_candidates::BATCH;
+use crate::profile::graph_candidates::{BATCH, sampling as plan};
 use crate::profile::sampling::Sampling;
 use crate::search::hgnas::record::{GnnNetRecord, GnnRunRecord, GnnVerifyRecord, TOLERANCE};
 use crate::search::run::{RunDir, SCHEMA_VERSION, save};
@@ -79,9 +78,9 @@ impl GraphRun {
         let (net, reading) = (self.net.net.clone(), self.child.reading);
         let spec = ModelSpec::Graph { net, reading, graph: self.task.data.name().to_owned() };
         let candidate = Candidate::of_file(spec, BATCH, onnx.clone());
-        let runs = time(session, &[candidate], sampling)?;
+        let runs = in_turns(session, &[candidate], &plan(*sampling))?;
         let (clock, cores) = (session.facts().clock_resolution_ns, session.facts().cores);
-        let latency = estimate(&undisturbed_among(&runs.visits)[0], Statistic::default(), clock)?;
+        let latency = latencies(session, &runs.visits)?[0];
         let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
         let verdict =
             judge(&Evidence { models: &models, contexts: &runs.contexts, clock_resolution_ns: clock, cores });

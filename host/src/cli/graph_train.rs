@@ -8,12 +8,14 @@ use hanas_models::gnn::layout::OnGraph;
 use hanas_models::gnn::onnx::{Placement, lower};
 use hanas_models::gnn::{GnnLayer, GnnNet};
 use hanas_models::onnx::Init;
+use hanas_proto::Bytes;
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global};
 use super::graph::TaskArgs;
-use super::graph_timer::test_accuracy;
+use super::graph_answers::test_accuracy;
 use super::output::{Format, json, text};
+use crate::search::progress::peak_memory_bytes;
 use crate::train::child::{ChildConfig, ChildResult};
 use crate::train::gnn::ChildTrainer;
 
@@ -51,6 +53,7 @@ struct Report {
     #[serde(flatten)]
     result: ChildResult,
     device_test_accuracy: Option<f64>,
+    peak_memory_bytes: u64,
 }
 
 /// Runs the command.
@@ -76,7 +79,8 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let report = Report { net: net.to_string(), result, device_test_accuracy };
+    let peak_memory_bytes = peak_memory_bytes();
+    let report = Report { net: net.to_string(), result, device_test_accuracy, peak_memory_bytes };
     print(global, &report)?;
     anyhow::ensure!(
         device_test_accuracy.is_none_or(|accuracy| accuracy == result.test_accuracy),
@@ -96,7 +100,7 @@ fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
     if global.format == Format::Json {
         return json(report);
     }
-    let Report { net, result, device_test_accuracy } = report;
+    let Report { net, result, device_test_accuracy, peak_memory_bytes } = report;
     let percent = |share: f64| format!("{:.2}%", 100.0 * share);
     let mut lines = format!(
         "{net}\nbest of {} epochs: {}\nvalidation {} (loss {:.4}), test {}\n",
@@ -109,5 +113,6 @@ fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
     if let Some(accuracy) = device_test_accuracy {
         lines.push_str(&format!("test on the device {}\n", percent(*accuracy)));
     }
+    lines.push_str(&format!("peak memory {}\n", Bytes(*peak_memory_bytes)));
     text(&lines)
 }

@@ -2,14 +2,11 @@
 
 use hanas_models::gnn::{GnnNet, Reading};
 
-use super::graph_timer::time;
-use crate::latency::disturbed::undisturbed_among;
-use crate::latency::{Statistic, estimate};
+use super::nets::{in_turns, latencies};
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
-use crate::profile::graph_candidates::GraphSubject;
+use crate::profile::graph_candidates::{GraphSubject, sampling};
 use crate::profile::sampling::Sampling;
-use crate::store::Visit;
 
 /// Times graph nets on one graph.
 pub(super) struct GnnTimer<'s> {
@@ -33,9 +30,7 @@ impl<'s> GnnTimer<'s> {
     pub(super) fn measure(&mut self, nets: &[GnnNet], wanted: &Sampling) -> anyhow::Result<Vec<f64>> {
         let candidate = |net: &GnnNet| self.subject.candidate(net, self.reading);
         let candidates: Vec<Candidate> = nets.iter().map(candidate).collect::<Result<_, _>>()?;
-        let clock = self.session.facts().clock_resolution_ns;
-        let runs = time(self.session, &candidates, wanted)?;
-        let value = |visits: &Vec<Visit>| Ok(estimate(visits, Statistic::default(), clock)?.value_ns);
-        undisturbed_among(&runs.visits).iter().map(value).collect()
+        let runs = in_turns(self.session, &candidates, &sampling(*wanted))?;
+        Ok(latencies(self.session, &runs.visits)?.iter().map(|of| of.value_ns).collect())
     }
 }

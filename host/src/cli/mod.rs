@@ -20,11 +20,11 @@ mod export_data;
 #[cfg(feature = "torch")]
 mod gnn;
 mod graph;
+mod graph_answers;
 mod graph_profile;
 #[cfg(feature = "torch")]
 mod graph_retrain;
 mod graph_run;
-mod graph_timer;
 #[cfg(feature = "torch")]
 mod graph_train;
 #[cfg(feature = "torch")]

@@ -5,58 +5,82 @@ use std::ops::ControlFlow;
 use hanas_models::onnx::{Init, lower};
 use hanas_models::resnet::ConvNet;
 use hanas_models::weights::Weights;
-use hanas_proto::measure::LoadOptions;
+use hanas_proto::measure::{LoadOptions, RoundContext};
 
+use super::{Interrupted, interrupt};
 use crate::latency::disturbed::undisturbed_among;
 use crate::latency::{Estimate, Statistic, estimate};
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
-use crate::profile::runner::{Note, run};
+use crate::profile::runner::{Ended, Note, run};
 use crate::profile::sampling::Sampling;
 use crate::store::{ModelSpec, SessionId, Visit};
 
-/// Times one net on the device, with seeded weights or given ones.
+/// A net with seeded weights or given ones.
+pub(super) fn candidate(net: &ConvNet, weights: Option<&Weights>, batch: u32) -> anyhow::Result<Candidate> {
+    let spec = ModelSpec::Net { net: net.clone() };
+    Ok(match weights {
+        None => Candidate::new(spec, batch)?,
+        Some(weights) => Candidate::of_file(spec, batch, lower(&net.net()?, Init::Weights(weights), batch)?),
+    })
+}
+
+/// One net's latency on the device, with seeded weights.
 pub(super) fn measure(
     session: &mut Session,
     net: &ConvNet,
-    weights: Option<&Weights>,
     batch: u32,
     sampling: &Sampling,
-) -> anyhow::Result<Timed> {
-    let spec = ModelSpec::Net { net: net.clone() };
-    let candidate = match weights {
-        None => Candidate::new(spec, batch)?,
-        Some(weights) => Candidate::of_file(spec, batch, lower(&net.net()?, Init::Weights(weights), batch)?),
-    };
-    let (mut visits, mut contexts, mut failure) = (Vec::new(), Vec::new(), None);
-    run(session, &[candidate], &[0], sampling, LoadOptions::default(), &mut |note| {
-        match note {
-            Note::Visit { serial, runs, .. } => {
-                let order = 1 + visits.len() as u64;
-                visits.push(Visit { session: SessionId(0), round: serial, order, samples: runs });
-            }
-            Note::Context { serial, context } => contexts.push((serial, context)),
-            Note::Failed { reason, .. } => failure = Some(reason),
-            Note::Settled { .. } | Note::Loaded { .. } | Note::Operators { .. } => {}
-        }
-        Ok(if super::interrupt::asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
-    if let Some(reason) = failure {
-        anyhow::bail!("the device cannot run the net: {reason}");
-    }
-    let clock = session.facts().clock_resolution_ns;
-    let quiet = undisturbed_among(std::slice::from_ref(&visits));
-    let latency = estimate(&quiet[0], Statistic::default(), clock)?;
-    Ok(Timed { latency, visits, contexts })
+) -> anyhow::Result<Estimate> {
+    let runs = in_turns(session, &[candidate(net, None, batch)?], sampling)?;
+    Ok(latencies(session, &runs.visits)?[0])
 }
 
-/// A net's runs and what they say.
+/// Times nets in turns, so that what the device does meanwhile falls on all alike.
+pub(super) fn in_turns(
+    session: &mut Session,
+    candidates: &[Candidate],
+    sampling: &Sampling,
+) -> anyhow::Result<Runs> {
+    let mut runs = Runs { visits: vec![Vec::new(); candidates.len()], contexts: Vec::new() };
+    let have = vec![0; candidates.len()];
+    let (mut failure, mut order) = (None, 0);
+    let ended = run(session, candidates, &have, sampling, LoadOptions::default(), &mut |note| {
+        match note {
+            Note::Visit { candidate, serial, runs: samples } => {
+                order += 1;
+                let visit = Visit { session: SessionId(0), round: serial, order, samples };
+                runs.visits[candidate].push(visit);
+            }
+            Note::Context { serial, context } => runs.contexts.push((serial, context)),
+            Note::Failed { candidate, reason } => failure = Some((candidate, reason)),
+            Note::Settled { .. } | Note::Loaded { .. } | Note::Operators { .. } => {}
+        }
+        let stop = failure.is_some() || interrupt::asked();
+        Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    if let Some((candidate, reason)) = failure {
+        anyhow::bail!("the device cannot run {}: {reason}", candidates[candidate].spec.name());
+    }
+    if ended == Ended::Stopped {
+        let kept = "the same command goes on from what was measured".to_owned();
+        return Err(Interrupted { kept }.into());
+    }
+    Ok(runs)
+}
+
+/// Every net's latency, without the visits that were disturbed.
+pub(super) fn latencies(session: &Session, visits: &[Vec<Visit>]) -> anyhow::Result<Vec<Estimate>> {
+    let clock = session.facts().clock_resolution_ns;
+    let value = |visits: &Vec<Visit>| Ok(estimate(visits, Statistic::default(), clock)?);
+    undisturbed_among(visits).iter().map(value).collect()
+}
+
+/// Runs of several nets and the circumstances.
 #[derive(Debug)]
-pub(super) struct Timed {
-    /// Its latency, without the visits that were disturbed.
-    pub(super) latency: Estimate,
-    /// The runs.
-    pub(super) visits: Vec<Visit>,
+pub(super) struct Runs {
+    /// The runs of every candidate.
+    pub(super) visits: Vec<Vec<Visit>>,
     /// The rounds' circumstances.
-    pub(super) contexts: Vec<(u32, hanas_proto::measure::RoundContext)>,
+    pub(super) contexts: Vec<(u32, RoundContext)>,
 }

@@ -59,7 +59,7 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     // Before anything is measured or written: images that do not fit are found at once.
     let (data, normalisation) = args.images.load(task)?;
     let base_net = task.family.base();
-    let base_time = measure(&mut session, &base_net, None, *batch, &Sampling::default())?.latency;
+    let base_time = measure(&mut session, &base_net, *batch, &Sampling::default())?;
     let mut base = NetRecord::new(&base_net)?;
     base.measured_ns = Some(base_time.value_ns);
     let config = args.config(cost, base_time.value_ns)?;
@@ -84,7 +84,8 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
         model: Some(&model),
     };
     let files = Files { checkpoint: dir.search_checkpoint(), log: dir.search_log() };
-    let mut timer = DeviceTimer::new(&mut session, model.clone(), *batch);
+    let mut timer =
+        DeviceTimer::new(&mut session, model.clone(), *batch, base_net.clone(), base_time.value_ns);
     let mut watch = Watch::new("search", global.quiet);
     let found = search(&request, &mut timer, Some(&files), &mut watch.monitor(interrupt::watch()));
     drop(watch);

@@ -50,11 +50,15 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
     let weights = dir.weights().exists().then(|| runs::weights(&dir)).transpose()?;
     let mut session = global.connect(&args.device)?;
     let sampling = args.sampling.sampling();
-    let timed = nets::measure(&mut session, &net.net, weights.as_ref(), record.batch, &sampling)?;
-    let base = nets::measure(&mut session, &record.task.family.base(), None, record.batch, &sampling)?;
+    let found = nets::candidate(&net.net, weights.as_ref(), record.batch)?;
+    let base = nets::candidate(&record.task.family.base(), None, record.batch)?;
+    let runs = nets::in_turns(&mut session, &[found, base], &sampling)?;
+    let latencies = nets::latencies(&session, &runs.visits)?;
+    let (latency, base) = (latencies[0], latencies[1]);
+    let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
     let verdict = judge(&Evidence {
-        models: &[timed.visits.as_slice()],
-        contexts: &timed.contexts,
+        models: &models,
+        contexts: &runs.contexts,
         clock_resolution_ns: session.facts().clock_resolution_ns,
         cores: session.facts().cores,
     });
@@ -67,11 +71,11 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
         schema_version: SCHEMA_VERSION,
         device: args.device.device.clone(),
         predicted_ns: net.predicted_ns,
-        measured_ns: timed.latency.value_ns,
-        error_ns: timed.latency.se_ns,
-        base_ns: base.latency.value_ns,
+        measured_ns: latency.value_ns,
+        error_ns: latency.se_ns,
+        base_ns: base.value_ns,
         budget_ns,
-        within_budget: budget_ns.map(|budget| timed.latency.value_ns <= tolerance * budget),
+        within_budget: budget_ns.map(|budget| latency.value_ns <= tolerance * budget),
         on_device: weights
             .as_ref()
             .map(|weights| check(&mut session, args, &record, &net, weights))
