@@ -18,7 +18,7 @@ use crate::settings::{
     read_torch_device,
 };
 use crate::supervisor::Supervisor;
-use crate::worker;
+use crate::{log, worker};
 
 /// Interrupted, as shells count: 128 and the signal's number.
 const INTERRUPTED: u8 = 130;
@@ -92,6 +92,9 @@ struct Serve {
     /// Largest content that is taken.
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = read_size)]
     max_model: u64,
+    /// Log trouble only, not which hosts come and go.
+    #[arg(long, short, overrides_with = "quiet")]
+    quiet: bool,
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +155,9 @@ pub fn main() -> ExitCode {
 }
 
 fn serve(serve: &Serve) -> Result<ExitCode> {
+    if serve.quiet {
+        log::only_trouble();
+    }
     let scratch = tempfile::Builder::new()
         .prefix("hanas-agent-")
         .tempdir()

@@ -140,7 +140,7 @@ impl Agent for Conversation {
         }));
         drop(core);
         let what = if resumed { "resumed" } else { "opened" };
-        log::line(format_args!("{peer}: {host} {what} session {:016x}", hello.session));
+        log::event(format_args!("{peer}: {host} {what} session {:016x}", hello.session));
     }
 
     fn refused(&mut self, hello: &Hello<'_>) {
@@ -251,7 +251,7 @@ impl Drop for Conversation {
     fn drop(&mut self) {
         if let Some(number) = self.session {
             self.supervisor.core().lose(number, &self.outbox);
-            log::line(format_args!("{}: gone", self.outbox.peer));
+            log::event(format_args!("{}: gone", self.outbox.peer));
         }
     }
 }

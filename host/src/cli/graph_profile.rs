@@ -15,6 +15,7 @@ use super::profile::{self, Order, Report};
 use super::recorder::{Filed, Recorder, counts_of};
 use super::sampling::SamplingArgs;
 use super::space::Mode;
+use crate::latency::verdict::MIN_SAMPLES;
 use crate::profile::candidates::Candidate;
 use crate::profile::graph_candidates::{BATCH, GraphSubject, candidates, sampling};
 use crate::profile::runner::Ended;
@@ -78,8 +79,9 @@ pub(super) struct ReplayArgs {
 const PAIRS: usize = 700;
 
 /// Timed runs of a pair before the next pairs are chosen. The rest follows for those between which a choice
-/// is open, in one go: what the machine did meanwhile then falls on all alike.
-const CHOICE_SAMPLES: u32 = 16;
+/// is open, in one go: what the machine did meanwhile then falls on all alike. As many as a verdict asks for:
+/// most pairs get no more.
+const CHOICE_SAMPLES: u32 = MIN_SAMPLES as u32;
 
 /// Runs `hanas graph profile`.
 pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {

@@ -13,7 +13,9 @@ pub(super) struct Progress {
     bar: ProgressBar,
     what: String,
     plain: bool,
-    start: Instant,
+    /// When the first word came, and how much was done by then: what went before (a device that warms up)
+    /// says nothing of the pace.
+    first: Option<(Instant, u64)>,
     last_line: Instant,
 }
 
@@ -30,19 +32,29 @@ impl Progress {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_prefix(what.to_owned());
-        let now = Instant::now();
-        Self { bar, what: what.to_owned(), plain: !quiet && !terminal, start: now, last_line: now }
+        let plain = !quiet && !terminal;
+        Self { bar, what: what.to_owned(), plain, first: None, last_line: Instant::now() }
     }
 
     /// `done` steps are done; `message` says where we are.
     pub(super) fn at(&mut self, done: u64, message: &str) {
         self.bar.set_position(done);
         self.bar.set_message(message.to_owned());
+        let (start, before) = *self.first.get_or_insert_with(|| {
+            self.bar.reset_eta();
+            (Instant::now(), done)
+        });
         if self.plain && self.last_line.elapsed() > LINE_EVERY {
             self.last_line = Instant::now();
             let total = self.bar.length().unwrap_or(0).max(done).max(1);
-            let left = self.start.elapsed().mul_f64((total - done) as f64 / done.max(1) as f64);
-            eprintln!("{}: {done}/{total} {message} ({} left)", self.what, HumanDuration(left));
+            let left = match done.saturating_sub(before) {
+                0 => String::new(),
+                since => {
+                    let left = start.elapsed().mul_f64((total - done) as f64 / since as f64);
+                    format!(" ({} left)", HumanDuration(left))
+                }
+            };
+            eprintln!("{}: {done}/{total} {message}{left}", self.what);
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use hanas_models::gnn::layout::{Layout, Widths};
 use hanas_models::gnn::{GnnNet, Reading};
+use hanas_proto::Bytes;
 use serde::Serialize;
 
 use super::context::Global;
@@ -37,6 +38,7 @@ use crate::search::hgnas::problem::GnnProblem;
 use crate::search::hgnas::record::{GnnNetRecord, GnnRunRecord, GnnVerifyRecord, METHOD};
 use crate::search::hgnas::reward::{OMEGA, Objective, Reward, median, quantile};
 use crate::search::hgnas::space::{GnnSpace, key};
+use crate::search::progress::peak_memory_bytes;
 use crate::search::run::{RunDir, SCHEMA_VERSION, save};
 
 /// Timed runs of a finalist and of the net that comes out.
@@ -61,6 +63,7 @@ pub(super) struct Outcome {
     run: PathBuf,
     net: GnnNetRecord,
     verify: GnnVerifyRecord,
+    peak_memory_bytes: u64,
 }
 
 /// Runs a search to its end, or goes on with it; what came of it, and whether its last measurement is
@@ -125,7 +128,8 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     retrain(global, &run, &data, Changes::default())?;
     let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
     let (verify, trustworthy) = run.verify(timer.session(), &args.device.device, Some(&data), &sampling)?;
-    Ok((Outcome { run: args.out.clone(), net, verify }, trustworthy))
+    let peak_memory_bytes = peak_memory_bytes();
+    Ok((Outcome { run: args.out.clone(), net, verify, peak_memory_bytes }, trustworthy))
 }
 
 /// The space; HGNAS's pairs are those of the last space built.
@@ -248,15 +252,16 @@ fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
     if global.format == Format::Json {
         return json(outcome);
     }
-    let Outcome { run: folder, net, verify } = outcome;
+    let Outcome { run: folder, net, verify, peak_memory_bytes } = outcome;
     text(&format!(
-        "{}\nover {} trainings: validation {}, test {}\n{}{} architectures trained; {}\n",
+        "{}\nover {} trainings: validation {}, test {}\n{}{} architectures trained, peak memory {}; {}\n",
         net.summary,
         net.runs,
         percent(net.validation),
         percent(net.test),
         table(net, verify).to_text(),
         net.trained,
+        Bytes(*peak_memory_bytes),
         folder.display()
     ))
 }

@@ -46,7 +46,7 @@ impl Stream {
             DeviceUrl::Exec(command) => child(Command::new(&command[0]).args(&command[1..]))?,
             DeviceUrl::Local(options) => {
                 let mut command = Command::new(local_agent());
-                child(command.args(["serve", "--stdio"]).args(options))?
+                child(command.args(["serve", "--stdio", "--quiet"]).args(options))?
             }
         };
         Ok(Self { kind, timeout: None })
