@@ -28,12 +28,16 @@ pub struct GraphShape {
 enum Term {
     /// The net: once.
     Net,
-    /// Projections: multiply-adds.
+    /// The first projection: multiply-adds with all features, of which a sparse one does only a share.
+    Features,
+    /// The other projections: multiply-adds.
     Dense,
     /// Values of nodes: nodes x heads x dim.
     Node,
     /// Values of messages: edges x heads x dim.
     Edge,
+    /// The same beyond so many a message: rows that no longer fit a cache are dearer, piece by piece.
+    EdgeBeyond(u32),
     /// Values of nodes that an attention scores before the edges (gat, gat_sym, linear).
     NodeScore,
     /// Values of messages that an attention multiplies (cos, gcn, generalized_linear).
@@ -42,6 +46,8 @@ enum Term {
     Weight(Attention),
     /// The pool Linears: multiply-adds.
     Pool,
+    /// The values between the two pool Linears, as many for a narrow head as for a wide one.
+    PoolHidden,
     /// Values of messages whose maximum is taken.
     Max,
     /// Values of nodes that are divided by their degree.
@@ -51,11 +57,14 @@ enum Term {
 }
 
 /// Every term, in the order of the prices.
-const TERMS: [Term; 23] = [
+const TERMS: [Term; 27] = [
     Term::Net,
+    Term::Features,
     Term::Dense,
     Term::Node,
     Term::Edge,
+    Term::EdgeBeyond(256),
+    Term::EdgeBeyond(1024),
     Term::NodeScore,
     Term::EdgeScore(Attention::Cos),
     Term::EdgeScore(Attention::Gcn),
@@ -66,6 +75,7 @@ const TERMS: [Term; 23] = [
     Term::Weight(Attention::Linear),
     Term::Weight(Attention::GeneralizedLinear),
     Term::Pool,
+    Term::PoolHidden,
     Term::Max,
     Term::Mean,
     Term::Activation(Activation::Sigmoid),
@@ -84,21 +94,23 @@ impl Term {
         let (nodes, edges) = (f64::from(graph.nodes), f64::from(graph.edges));
         let (heads, width) = (f64::from(layer.heads), f64::from(layer.heads) * f64::from(layer.dim));
         let only = |applies: bool, amount: f64| if applies { amount } else { 0.0 };
+        // Where the pool Linears run.
+        let places = if reading.pools_nodes(layer.aggregator) { nodes } else { edges };
         match self {
             Self::Net => 0.0,
-            Self::Dense => nodes * f64::from(wired.input) * width,
+            Self::Features => only(wired.index == 0, nodes * f64::from(wired.input) * width),
+            Self::Dense => only(wired.index > 0, nodes * f64::from(wired.input) * width),
             Self::Node => nodes * width,
             Self::Edge => edges * width,
+            Self::EdgeBeyond(values) => edges * (width - f64::from(values)).max(0.0),
             Self::NodeScore => {
                 let scored = [Attention::Gat, Attention::GatSym, Attention::Linear];
                 only(scored.contains(&layer.attention), nodes * width)
             }
             Self::EdgeScore(attention) => only(layer.attention == attention, edges * width),
             Self::Weight(attention) => only(layer.attention == attention, edges * heads),
-            Self::Pool => {
-                let places = if reading.pools_nodes(layer.aggregator) { nodes } else { edges };
-                only(layer.aggregator.has_pool(), 2.0 * places * width * f64::from(POOL_WIDTH))
-            }
+            Self::Pool => only(layer.aggregator.has_pool(), 2.0 * places * width * f64::from(POOL_WIDTH)),
+            Self::PoolHidden => only(layer.aggregator.has_pool(), places * heads * f64::from(POOL_WIDTH)),
             Self::Max => only(layer.aggregator == Aggregator::Max, edges * width),
             Self::Mean => only(layer.aggregator == Aggregator::Mean, nodes * width),
             Self::Activation(activation) => {
@@ -253,8 +265,9 @@ pub(crate) mod tests {
     fn planted() -> Vec<f64> {
         let price = |(place, term): (usize, &Term)| match term {
             Term::Net => 2e5,
-            Term::Dense => 0.002,
+            Term::Features | Term::Dense => 0.002,
             Term::Pool => 0.001,
+            Term::PoolHidden => 0.05,
             Term::Node => 0.3,
             Term::Edge => 0.9,
             Term::Activation(Activation::Relu | Activation::Relu6) | Term::Mean => 0.0,
@@ -314,7 +327,7 @@ pub(crate) mod tests {
     fn too_few_or_impossible_nets_are_refused() {
         let nets = measured(30, 1, 0.0, 4);
         let few = GraphFit::new(&nets[..20], Reading::default());
-        assert_eq!(few, Err(LatencyError::TooFewPoints { points: 20, needs: 23 }));
+        assert_eq!(few, Err(LatencyError::TooFewPoints { points: 20, needs: 27 }));
         let mut bad = nets;
         bad[7].ns = 0.0;
         assert!(matches!(GraphFit::new(&bad, Reading::default()), Err(LatencyError::BadPoint { .. })));
