@@ -116,7 +116,7 @@ fn a_store_that_somebody_else_writes() {
     let agent = Agent::scripted(&host.file("script.toml", planted::script("")));
     let profile = |samples: &'static str| {
         let command = ["profile", "--device", agent.url(), "--task", "cifar10-resnet20", "--which", "space"];
-        host.run(&[&command[..], &["--samples", samples, "--allow-noisy", "--quiet"]].concat())
+        host.run(&[&command[..], &["--samples", samples, "--race", "0", "--allow-noisy", "--quiet"]].concat())
     };
     assert_eq!(profile("4").code, Some(0));
     let before = host.samples();

@@ -9,7 +9,6 @@ use hanas_proto::Nanos;
 use super::graph::load_graph;
 use super::graph_answers::test_accuracy;
 use super::nets::{in_turns, latencies};
-use super::output::Table;
 use crate::data::graph::GraphData;
 use crate::latency::verdict::{Evidence, judge};
 use crate::link::Session;
@@ -114,10 +113,10 @@ pub(super) fn judged(verify: &GnnVerifyRecord) -> anyhow::Result<()> {
 }
 
 /// A net's verification as rows for people.
-pub(super) fn table(net: &GnnNetRecord, verify: &GnnVerifyRecord) -> Table {
+pub(super) fn lines(net: &GnnNetRecord, verify: &GnnVerifyRecord) -> String {
     let show = |ns: f64| Nanos::from_f64(ns).to_string();
-    let mut table = Table::new(&["figure", "value"]);
-    let mut row = |name: &str, value: String| table.row(vec![name.to_owned(), value]);
+    let mut lines = String::new();
+    let mut row = |name: &str, value: String| lines.push_str(&format!("{name:<28}{value}\n"));
     row("measured", format!("{} (standard error {})", show(verify.measured_ns), show(verify.error_ns)));
     let predicted = net.predicted_ns;
     let off = 100.0 * (predicted / verify.measured_ns - 1.0);
@@ -131,5 +130,5 @@ pub(super) fn table(net: &GnnNetRecord, verify: &GnnVerifyRecord) -> Table {
     }
     let doubts = &verify.doubts;
     row("verdict", if doubts.is_empty() { "trustworthy".to_owned() } else { doubts.join("; ") });
-    table
+    lines
 }

@@ -15,7 +15,7 @@ use super::context::Global;
 use super::gnn::{Trainer, digest};
 use super::graph::saved_space;
 use super::graph_retrain::{Changes, percent, retrain};
-use super::graph_run::{GraphRun, judged, table};
+use super::graph_run::{GraphRun, judged, lines};
 use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SearchCommand, SpaceArg};
 use super::hgnas_latencies::measured;
 use super::hgnas_timer::GnnTimer;
@@ -259,7 +259,7 @@ fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
         net.runs,
         percent(net.validation),
         percent(net.test),
-        table(net, verify).to_text(),
+        lines(net, verify),
         net.trained,
         Bytes(*peak_memory_bytes),
         folder.display()

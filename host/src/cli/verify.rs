@@ -10,7 +10,7 @@ use hanas_proto::Nanos;
 use hanas_proto::measure::LoadOptions;
 
 use super::context::{DeviceArg, Global};
-use super::graph_run::{GraphRun, judged, table};
+use super::graph_run::{GraphRun, judged, lines};
 use super::images::ImageArgs;
 use super::output::{Format, Table, json, text};
 use super::sampling::SamplingArgs;
@@ -113,7 +113,7 @@ fn graph(global: &Global, args: &VerifyArgs, dir: &RunDir) -> anyhow::Result<()>
             "{}\n{}\n{}",
             dir.path().display(),
             run.net.summary,
-            table(&run.net, &verify).to_text()
+            lines(&run.net, &verify)
         ))?,
     }
     judged(&verify)?;

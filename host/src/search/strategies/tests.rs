@@ -146,8 +146,8 @@ fn project_mode_keeps_the_budget() {
 fn the_charge_moves_the_argmax_net_to_its_budget() {
     for share in [0.5, 0.8] {
         let mut bed = Bed::new(share);
-        bed.config.epochs = 6;
-        bed.config.logits.rate = 0.2;
+        bed.config.epochs = 12;
+        bed.config.logits.rate = 0.1;
         // Far above the cross-entropy, whose gradient is mostly noise in so few steps.
         bed.config.cost_weight = 50.0;
         let mut shares = Vec::new();
@@ -157,8 +157,13 @@ fn the_charge_moves_the_argmax_net_to_its_budget() {
             }
         };
         bed.watched(None, &mut watch, &AtomicBool::new(false)).unwrap();
-        let (first, last) = ((shares[0] - 1.0).abs(), (shares[6] - 1.0).abs());
-        assert!(last < 0.1 && last < 0.6 * first, "{shares:?}");
+        // One step can throw the argmax off at any time, on one processor and not on another: the middle of
+        // the second half counts.
+        let first = (shares[0] - 1.0).abs();
+        let mut late: Vec<f64> = shares[7..].iter().map(|share| (share - 1.0).abs()).collect();
+        late.sort_by(f64::total_cmp);
+        eprintln!("{shares:?}");
+        assert!(late[late.len() / 2] < (0.6 * first).min(0.1), "{shares:?}");
     }
 }
 
