@@ -109,12 +109,7 @@ fn graph(global: &Global, args: &VerifyArgs, dir: &RunDir) -> anyhow::Result<()>
     let (verify, trustworthy) = run.verify(&mut session, &args.device.device, data.as_ref(), &sampling)?;
     match global.format {
         Format::Json => json(&verify)?,
-        _ => text(&format!(
-            "{}\n{}\n{}",
-            dir.path().display(),
-            run.net.summary,
-            lines(&run.net, &verify)
-        ))?,
+        _ => text(&format!("{}\n{}\n{}", dir.path().display(), run.net.summary, lines(&run.net, &verify)))?,
     }
     judged(&verify)?;
     if trustworthy || args.sampling.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }

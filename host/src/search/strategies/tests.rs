@@ -162,7 +162,6 @@ fn the_charge_moves_the_argmax_net_to_its_budget() {
         let first = (shares[0] - 1.0).abs();
         let mut late: Vec<f64> = shares[7..].iter().map(|share| (share - 1.0).abs()).collect();
         late.sort_by(f64::total_cmp);
-        eprintln!("{shares:?}");
         assert!(late[late.len() / 2] < (0.6 * first).min(0.1), "{shares:?}");
     }
 }
