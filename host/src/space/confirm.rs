@@ -13,7 +13,7 @@
 //! latency that is plausible. Of one with too few undisturbed visits, n visits in all:
 //!
 //! ```text
-//! corrected visit = its fastest run, of a disturbed visit divided by its factor
+//! corrected visit = its fastest run / its factor
 //! sigma           = half of what lies between the 16% and the 84% quantile of ln(corrected disturbed visit
 //!                   / the layer's fastest undisturbed visit), over all layers that have both
 //! lowest          = median of its corrected visits * exp(-3 sigma / sqrt(n))
