@@ -4,7 +4,7 @@
 //! all samples, and how the race ended.
 //!
 //! First, layers that may change a choice and were not seen undisturbed for sure are measured again
-//! ([`confirm`](super::confirm)). Where visits were disturbed, as many others are measured along as witnesses.
+//! ([`confirm`]). Where visits were disturbed, as many others are measured along as witnesses.
 //! Confirming takes at most [`CONFIRMING_SHARE`] of the budget.
 //!
 //! Then, in each heat, the open groups' choices and all tied with them are
