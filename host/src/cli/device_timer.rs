@@ -1,6 +1,6 @@
 //! A search's questions about latency, answered from a profile and by the device itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hanas_models::layer::{Layer, LayerType};
 use hanas_models::resnet::ConvNet;
@@ -50,6 +50,9 @@ pub(super) fn fits(
 /// guest or a warm processor passes.
 const WAITS: [u64; 4] = [2, 5, 10, 20];
 
+/// How often a wait looks whether the user asked to end.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Answers a search from the device itself. Every net is measured in turns with the family's base net,
 /// whose latency is known from before: on a device that is slower meanwhile, a net that fits its budget
 /// would be shrunk for nothing.
@@ -88,10 +91,9 @@ impl<'s> DeviceTimer<'s> {
     fn measure(&mut self, net: &ConvNet) -> anyhow::Result<f64> {
         let mut best = self.once(net)?;
         for seconds in WAITS {
-            if best.1 <= 1.0 + DISTURBANCE || interrupt::asked() {
+            if best.1 <= 1.0 + DISTURBANCE || interrupted_within(Duration::from_secs(seconds)) {
                 break;
             }
-            std::thread::sleep(Duration::from_secs(seconds));
             let again = self.once(net)?;
             if again.1 < best.1 {
                 best = again;
@@ -106,6 +108,15 @@ impl<'s> DeviceTimer<'s> {
         }
         Ok(Pace::corrected(net_ns, slower))
     }
+}
+
+/// Waits; true, and at once, when the user asks to end.
+fn interrupted_within(wait: Duration) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < wait && !interrupt::asked() {
+        std::thread::sleep(LOOK_EVERY.min(wait.saturating_sub(start.elapsed())));
+    }
+    interrupt::asked()
 }
 
 /// How fast the device is, by its base net.

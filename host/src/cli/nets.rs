@@ -63,7 +63,7 @@ pub(super) fn in_turns(
         anyhow::bail!("the device cannot run {}: {reason}", candidates[candidate].spec.name());
     }
     if ended == Ended::Stopped {
-        let kept = "the same command goes on from what was measured".to_owned();
+        let kept = "what was finished before is kept; give the same command again".to_owned();
         return Err(Interrupted { kept }.into());
     }
     Ok(runs)

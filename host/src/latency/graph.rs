@@ -136,8 +136,9 @@ pub struct MeasuredNet {
 pub struct GraphFit {
     /// How the nets were lowered.
     pub reading: Reading,
-    /// Price of each term, ns.
-    prices_ns: Vec<f64>,
+    /// Price of each term, ns. Of fixed length, so that prices of other terms, as another version kept them, are
+    /// no prices of these.
+    prices_ns: [f64; TERMS.len()],
 }
 
 impl GraphFit {
@@ -162,8 +163,8 @@ impl GraphFit {
             scale => relative[(row, term)] / scale,
         });
         let found = non_negative(&scaled, &DVector::from_element(nets.len(), 1.0));
-        let price = |(x, &scale): (&f64, &f64)| if scale > 0.0 { x / scale } else { 0.0 };
-        Ok(Self { reading, prices_ns: found.iter().zip(&scales).map(price).collect() })
+        let price = |term: usize| if scales[term] > 0.0 { found[term] / scales[term] } else { 0.0 };
+        Ok(Self { reading, prices_ns: std::array::from_fn(price) })
     }
 
     /// Predicted latency, in nanoseconds; at least 1, so that ratios to it are finite.
@@ -321,6 +322,15 @@ pub(crate) mod tests {
         assert!((found[0] - 0.5).abs() < 1e-12 && found[1] == 0.0, "{found}");
         let inside = non_negative(&a, &DVector::from_row_slice(&[3.0, 5.0]));
         assert!((inside[0] - 2.0).abs() < 1e-12 && (inside[1] - 1.0).abs() < 1e-12, "{inside}");
+    }
+
+    #[test]
+    fn prices_of_other_terms_are_refused() {
+        let fit = GraphFit::new(&measured(60, 1, 0.0, 5), Reading::default()).unwrap();
+        let mut kept = serde_json::to_value(&fit).unwrap();
+        assert_eq!(serde_json::from_value::<GraphFit>(kept.clone()).unwrap(), fit);
+        kept["prices_ns"].as_array_mut().unwrap().truncate(23);
+        assert!(serde_json::from_value::<GraphFit>(kept).is_err());
     }
 
     #[test]
