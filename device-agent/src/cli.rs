@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::connection;
 use crate::facts::memory_bytes;
 use crate::link::{Endpoint, Listener};
+use crate::scratch::Scratch;
 use crate::settings::{
     Pin, RuntimeKind, Settings, TorchDevice, WorkerSettings, read_duration, read_pin, read_size,
     read_torch_device,
@@ -158,10 +159,8 @@ fn serve(serve: &Serve) -> Result<ExitCode> {
     if serve.quiet {
         log::only_trouble();
     }
-    let scratch = tempfile::Builder::new()
-        .prefix("hanas-agent-")
-        .tempdir()
-        .context("no room for temporary files; set TMPDIR to a folder that can be written")?;
+    let scratch =
+        Scratch::new().context("no room for temporary files; set TMPDIR to a folder that can be written")?;
     let slot_file = scratch.path().join("slot");
     std::fs::write(&slot_file, []).context("cannot write temporary files")?;
     let listener = Listener::bind(&serve.link.endpoint(serve.baud))?;

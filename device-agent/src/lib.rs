@@ -15,7 +15,8 @@
 //! 8. [`worker`], [`limits`]: orders -> reports, inside limits;
 //! 9. [`context`]: the clock, and the circumstances of a round;
 //! 10. [`runtime`]: what runs a model: tract, ONNX Runtime, libtorch, nothing at all, or a script;
-//! 11. [`facts`]: what the device is; [`settings`], [`cli`], [`log`]: how it is started and what it says.
+//! 11. [`facts`]: what the device is; [`settings`], [`cli`], [`log`]: how it is started and what it says;
+//!     `scratch`: its temporary files.
 
 pub mod blobs;
 pub mod cli;
@@ -29,6 +30,7 @@ pub mod log;
 pub mod orders;
 pub mod process;
 pub mod runtime;
+mod scratch;
 pub mod session;
 pub mod settings;
 pub mod supervisor;

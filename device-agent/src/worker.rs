@@ -44,6 +44,9 @@ const SEND_BYTES: usize = 64 * 1024;
 /// Bytes of a frame that are not a block's series or an output's data, at most.
 const ENVELOPE: u32 = 64;
 
+/// Bytes of an output in one frame, at most: on a bad line a short frame comes through sooner.
+const OUTPUT_BYTES: u32 = 1024;
+
 /// Timed runs that wait to be packed.
 const TIMES: usize = 256;
 
@@ -156,22 +159,25 @@ fn report_model(pipe: &mut Pipe, id: u32, slot: u16, model: &Model, took: Nanos)
     for (index, (name, op)) in (0..).zip(&model.nodes) {
         pipe.say(ToHost::Node(Node { id, index, name: cut(name), op: cut(op) }));
     }
-    for port in &model.ports {
+    for (index, port) in (0..).zip(&model.ports) {
         let (name, fact) = (cut(&port.name), cut(&port.fact));
-        pipe.say(ToHost::Port(Port { id, is_input: port.is_input, name, fact }));
+        pipe.say(ToHost::Port(Port { id, index, is_input: port.is_input, name, fact }));
     }
-    let nodes = u16::try_from(model.nodes.len()).unwrap_or(u16::MAX);
-    pipe.say(ToHost::Loaded(Loaded { id, slot, nodes, took }));
+    let count = |length: usize| u16::try_from(length).unwrap_or(u16::MAX);
+    let (nodes, ports) = (count(model.nodes.len()), count(model.ports.len()));
+    pipe.say(ToHost::Loaded(Loaded { id, slot, nodes, ports, took }));
 }
 
 fn send_outputs(pipe: &mut Pipe, id: u32, outputs: &[u8], max_frame: u32) -> io::Result<()> {
-    let piece = max_frame.saturating_sub(ENVELOPE).max(ENVELOPE) as usize;
+    let piece = max_frame.saturating_sub(ENVELOPE).clamp(ENVELOPE, OUTPUT_BYTES) as usize;
+    // The empty piece at the end tells the length: without it a lost piece would not be missed.
     for (place, data) in outputs.chunks(piece).enumerate() {
         pipe.say(ToHost::Output { id, offset: (place * piece) as u64, data });
         if pipe.out.len() >= SEND_BYTES {
             pipe.send()?;
         }
     }
+    pipe.say(ToHost::Output { id, offset: outputs.len() as u64, data: &[] });
     pipe.say(ToHost::Done { id });
     Ok(())
 }

@@ -151,7 +151,8 @@ pub enum ToHost<'a> {
     },
     /// A piece of a job's result.
     Block(Block<'a>),
-    /// A piece of an inference's outputs (raw little-endian bytes, output after output).
+    /// A piece of an inference's outputs (raw little-endian bytes, output after output). The last one
+    /// is empty, at the outputs' length.
     Output {
         /// The request.
         id: u32,

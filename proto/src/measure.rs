@@ -45,6 +45,8 @@ pub struct Node<'a> {
 pub struct Port<'a> {
     /// The load request.
     pub id: u32,
+    /// Place among the inputs and outputs, from 0.
+    pub index: u16,
     /// Input or output.
     pub is_input: bool,
     /// Name in the graph.
@@ -62,6 +64,8 @@ pub struct Loaded {
     pub slot: u16,
     /// Operators in the optimised graph.
     pub nodes: u16,
+    /// Inputs and outputs.
+    pub ports: u16,
     /// Time from bytes to ready.
     pub took: Nanos,
 }

@@ -11,7 +11,7 @@ use hanas_proto::measure::{
 use hanas_proto::{Digest, Nanos, ToAgent, ToHost};
 
 /// As the schema stands. Other bytes below without another number here, or the reverse, is a mistake.
-const PINNED_FINGERPRINT: u64 = 0x0fb7_1800_830b_2e69;
+const PINNED_FINGERPRINT: u64 = 0x0caa_380d_f8db_1575;
 
 const DIGEST: Digest = Digest([0xdd; 32]);
 const DIGEST_HEX: &str = "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd";
@@ -92,10 +92,13 @@ fn to_host() -> Vec<(ToHost<'static>, &'static str)> {
         (ToHost::BlobHeld { id: 1, held: 128 }, "03 01 8001"),
         (ToHost::Node(Node { id: 2, index: 0, name: "n", op: "Conv" }), "04 02 00 016e 04436f6e76"),
         (
-            ToHost::Port(Port { id: 2, is_input: true, name: "x", fact: "f32 1" }),
-            "05 02 01 0178 056633322031",
+            ToHost::Port(Port { id: 2, index: 4, is_input: true, name: "x", fact: "f32 1" }),
+            "05 02 04 01 0178 056633322031",
         ),
-        (ToHost::Loaded(Loaded { id: 2, slot: 5, nodes: 3, took: Nanos(1000) }), "06 02 05 03 e807"),
+        (
+            ToHost::Loaded(Loaded { id: 2, slot: 5, nodes: 3, ports: 2, took: Nanos(1000) }),
+            "06 02 05 03 02 e807",
+        ),
         (ToHost::Done { id: 4 }, "07 04"),
         (block(Body::Samples { round: 2, series: &[5, 1, 9] }), "08 07 01 00 02 03050109"),
         (block(Body::Nodes { round: 2, series: &[5, 1, 9] }), "08 07 01 01 02 03050109"),

@@ -1,4 +1,5 @@
-//! The comparison of searches as a user runs it: all steps by one command, nothing twice.
+//! Many commands by one, as a user gives it: the comparison of searches, and the whole way to a net. Nothing
+//! is run twice.
 
 #![cfg(feature = "torch")]
 
@@ -50,4 +51,55 @@ fn a_step_that_fails_names_itself_and_where_its_words_are() {
     assert!(last.contains("hanas profile") && last.contains("profile.txt"), "{last}");
     let unknown = host.run(&["experiment", "cnn", "--device", "x", "--task", "cifar10-vgg"]);
     assert_eq!(unknown.code, Some(2), "{}", unknown.stderr);
+}
+
+/// A file for `hanas run`; what is scripted computes nothing, so its answers are not checked.
+fn manifest(device: &str, task: &str, more: &str) -> String {
+    format!(
+        "device = '{device}'\ntask = '{task}'\nbatch = 1\nout = 'net'\nallow-noisy = true\n\
+         [pairs]\npairs = 60\n\
+         [search]\nbudget = '0.9x'\nepochs = 1\nwarmup-epochs = 0\ntrain-batch = 8\n\
+         [train]\nepochs = 1\ntrain-batch = 8\n[verify]\ncheck-images = 0\n{more}"
+    )
+}
+
+#[test]
+fn one_file_goes_all_the_way_and_only_what_changed_is_run_again() {
+    let host = Host::default();
+    let agent = Agent::scripted(&host.file("script.toml", SCRIPT));
+    let task = own::task(&host).to_str().unwrap().to_owned();
+    let _ = host.file("hanas.toml", manifest(agent.url(), &task, ""));
+    let plan = host.run(&["run", "--dry-run"]);
+    assert_eq!(plan.stdout.lines().count(), 9, "{} {}", plan.stdout, plan.stderr);
+    assert!(!host.path("net").exists());
+
+    // After the store's path, `--devices` and its path.
+    let told = |stderr: &str| -> Vec<String> {
+        let lines = stderr.lines().filter_map(|line| line.strip_prefix("hanas --store "));
+        lines.map(|line| line.split_whitespace().nth(3).unwrap().to_owned()).collect()
+    };
+    let first = host.run(&["run", "--quiet"]);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let all = ["profile", "profile", "latency", "space", "search", "train", "export", "verify", "report"];
+    assert_eq!(told(&first.stderr), all);
+    assert!(first.stdout.contains("kept") && first.stdout.contains("net/report.html"), "{}", first.stdout);
+    assert!(host.path("net/net.onnx").is_file() && host.path("net/report.html").is_file());
+
+    let again = host.run(&["run", "--quiet"]);
+    assert_eq!((again.code, again.stdout), (Some(0), first.stdout), "{}", again.stderr);
+    assert!(told(&again.stderr).is_empty(), "{}", again.stderr);
+
+    let _ = host.file("hanas.toml", manifest(agent.url(), &task, "samples = 30\n"));
+    let changed = host.run(&["run", "--quiet", "--format", "json"]);
+    assert_eq!(changed.json()["within_budget"], true, "{}", changed.stderr);
+    assert_eq!(told(&changed.stderr), ["verify", "report"]);
+
+    let other = manifest(agent.url(), &task, "").replace("[pairs]\npairs = 60", "[pairs]\npairs = 70");
+    let _ = host.file("hanas.toml", other);
+    assert!(host.run(&["run"]).complaint(2).contains("another [pairs]"));
+    let _ = host.file("hanas.toml", manifest(agent.url(), &task, "sample = 30\n"));
+    let wrong = host.run(&["run"]);
+    assert!(wrong.complaint(2).contains("[verify]: unexpected argument '--sample'"), "{}", wrong.stderr);
+    let missing = host.run(&["run", "nowhere.toml"]);
+    assert!(missing.complaint(1).contains("nowhere.toml"), "{}", missing.stderr);
 }

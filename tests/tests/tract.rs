@@ -10,6 +10,8 @@ use hanas_models::weights::seeded;
 use hanas_proto::measure::LoadOptions;
 use hanas_tests::agent::Agent;
 use hanas_tests::host::Host;
+use hanas_tests::line::{PtyBridge, Wire};
+use hanas_tests::same::{images, largest_error};
 
 fn family() -> Family {
     Family::cifar_resnet(20, 10).unwrap()
@@ -44,6 +46,32 @@ fn a_net_is_benched_whole_and_by_operator() {
     assert!(sum > 0.5 * median && sum < 2.0 * median, "operators {sum} ns, whole {median} ns");
     let share: f64 = nodes.iter().map(|node| number(&node["share"])).sum();
     assert!((share - 1.0).abs() < 1e-9, "{share}");
+}
+
+/// Some 67 frames of output, a quarter of which this line loses each time, and the names of the operators.
+#[test]
+fn an_answer_in_many_pieces_comes_whole_over_a_line_that_loses_bytes() {
+    let baud = 460_800;
+    let line = PtyBridge::new(Wire { lose_one_in: 4_000, seed: 13, ..Wire::clean(baud) });
+    let (agent_side, host_side) = (line.agent_side.to_str().unwrap(), line.host_side.to_str().unwrap());
+    let _agent = Agent::serve(&["--serial", agent_side, "--baud", &baud.to_string()]);
+    let open = |url: &str| {
+        let url: DeviceUrl = url.parse().unwrap();
+        Session::open(&url, Timeouts::default()).unwrap()
+    };
+    let mut there = open(&format!("serial://{host_side}?baud={baud}"));
+    let mut here = open("local:--pin none");
+    let (_, stem) = types(&family()).into_iter().next().unwrap();
+    let net = stem.net();
+    let model = lower(&net, Init::Seeded(1), 1).unwrap();
+    assert_eq!(largest_error(&mut here, &mut there, &model, &images(&net, 1)).unwrap(), 0.0);
+    let parts = |session: &mut Session| {
+        let digest = session.upload(&model).unwrap();
+        let loaded = session.load(0, digest, LoadOptions::default()).unwrap();
+        (loaded.nodes, loaded.ports)
+    };
+    assert_eq!(parts(&mut there), parts(&mut here));
+    assert!(line.faults() >= 10 && there.damaged_frames() > 0, "{} faults on the line", line.faults());
 }
 
 /// A profiling model is a few hundred bytes with drawn weights. The runtime has to make the same of it

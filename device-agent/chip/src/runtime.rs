@@ -191,11 +191,10 @@ impl<C: Clock> Models for ChipRuntime<'_, C> {
             let name = name(&layer.op);
             tell(Part::Node(Node { id, index, name, op: name }));
         }
-        for (is_input, name, map) in
-            [(true, "input", model.header.input), (false, "output", model.header.output)]
-        {
+        let ports = [(true, "input", model.header.input), (false, "output", model.header.output)];
+        for (index, (is_input, name, map)) in (0u16..).zip(ports) {
             let fact = Fact::of(model.header.elements, &map);
-            tell(Part::Port(Port { id, is_input, name, fact: fact.text() }));
+            tell(Part::Port(Port { id, index, is_input, name, fact: fact.text() }));
         }
         Ok(model.header.layers)
     }

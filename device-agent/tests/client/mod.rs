@@ -337,6 +337,7 @@ impl Client {
             }
             ToHost::Loaded(loaded) if loaded.id == id => {
                 assert_eq!((loaded.slot, usize::from(loaded.nodes)), (slot, described.nodes.len()));
+                assert_eq!(usize::from(loaded.ports), described.ports.len());
                 Some(Ok(()))
             }
             ToHost::Fault { id: of, code, text } if *of == id => {

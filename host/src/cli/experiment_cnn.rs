@@ -5,12 +5,8 @@
 //! A step whose product lies in its folder is not run again.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +14,8 @@ use super::context::{DeviceArg, Global};
 use super::images::ImageArgs;
 use super::output::{Format, Table, json, text};
 use super::search_args::Budget;
-use super::{Interrupted, StepFailed, Usage, nets};
+use super::steps::{Steps, path, words};
+use super::{Usage, interrupt, nets};
 use crate::profile::sampling::Sampling;
 use crate::report::contrasts::{Contrast, Mean, Outcome};
 use crate::search::run::{RunDir, SCHEMA_VERSION, load, save};
@@ -27,9 +24,6 @@ use crate::train::record::TrainRecord;
 
 /// Timed runs of the base net.
 const BASE_SAMPLES: u32 = 200;
-
-/// The exit code of a command that was interrupted and can go on.
-const INTERRUPTED: i32 = 130;
 
 /// Arms of the experiment; what each is stands in docs/src/results/htas-cifar10-plan.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -182,12 +176,15 @@ pub(super) fn run(global: &Global, args: &CnnArgs) -> anyhow::Result<()> {
         return Err(Usage("name at least one arm and one seed".to_owned()).into());
     }
     if !args.table {
-        let steps = Steps::new(global, args)?;
-        steps.prepare()?;
-        let budget = steps.budget()?;
+        let experiment = Experiment::new(global, args)?;
+        experiment.prepare()?;
+        let budget = experiment.budget()?;
         for mode in ["paper", "project"] {
             let arms: BTreeSet<Arm> = args.arms.iter().copied().filter(|arm| arm.mode() == mode).collect();
-            steps.arms(mode, &arms, &budget)?;
+            experiment.arms(mode, &arms, &budget)?;
+        }
+        for &seed in &args.seeds {
+            experiment.verify(seed)?;
         }
     }
     print(global, args)
@@ -202,19 +199,17 @@ struct BaseLatency {
     latency_ns: f64,
 }
 
-/// Runs `hanas` commands with the experiment's store.
-struct Steps<'a> {
+/// The experiment's commands, with a store of its own.
+struct Experiment<'a> {
     args: &'a CnnArgs,
-    program: PathBuf,
     global: &'a Global,
+    steps: Steps<'a>,
 }
 
-impl<'a> Steps<'a> {
+impl<'a> Experiment<'a> {
     fn new(global: &'a Global, args: &'a CnnArgs) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(args.out.join("log"))
-            .with_context(|| format!("{} cannot be made", args.out.display()))?;
-        let program = std::env::current_exe().context("hanas does not find its own program")?;
-        Ok(Self { args, program, global })
+        let steps = Steps::new(global, args.out.join("hanas.sqlite"), args.out.join("log"))?;
+        Ok(Self { args, global, steps })
     }
 
     /// Profile, pairs, their model, and the base net's latency.
@@ -250,7 +245,7 @@ impl<'a> Steps<'a> {
         Ok(format!("{}us", share * base.latency_ns / 1e3))
     }
 
-    /// Searches, trains and verifies the arms that are searched in one space, seed by seed.
+    /// Searches and trains the arms that are searched in one space, seed by seed.
     fn arms(&self, mode: &str, arms: &BTreeSet<Arm>, budget: &str) -> anyhow::Result<()> {
         let out = &self.args.out;
         let all = self.args.seeds.iter().flat_map(|&seed| arms.iter().map(move |&arm| (arm, seed)));
@@ -265,9 +260,6 @@ impl<'a> Steps<'a> {
             }
             if !RunDir::open(&run)?.weights().exists() {
                 self.train(&run)?;
-            }
-            if RunDir::open(&run)?.verify().is_err() {
-                self.verify(&run)?;
             }
         }
         Ok(())
@@ -292,16 +284,28 @@ impl<'a> Steps<'a> {
         self.step(&name(run), [train, length, self.images()])
     }
 
-    fn verify(&self, run: &Path) -> anyhow::Result<()> {
-        let (run_path, check) = (path(run), self.args.check_images.to_string());
-        let mut verify =
-            words(&["verify", &run_path, "--samples", "200", "--allow-noisy", "--check-images", &check]);
+    /// Measures all arms' nets of a seed in turns, unless all are measured: a device may be slower for one
+    /// arm and not for another.
+    fn verify(&self, seed: u64) -> anyhow::Result<()> {
+        let arms: BTreeSet<Arm> = self.args.arms.iter().copied().collect();
+        let runs: Vec<PathBuf> = arms.iter().map(|&arm| folder(&self.args.out, arm, seed)).collect();
+        let missing = || -> anyhow::Result<bool> {
+            let dirs: Vec<RunDir> = runs.iter().map(|run| RunDir::open(run)).collect::<Result<_, _>>()?;
+            Ok(dirs.iter().any(|dir| dir.verify().is_err()))
+        };
+        if !missing()? {
+            return Ok(());
+        }
+        let check = self.args.check_images.to_string();
+        let mut verify = words(&["verify", "--samples", "200", "--allow-noisy", "--check-images", &check]);
+        verify.extend(runs.iter().map(|run| path(run)));
         verify.extend(self.args.images.data.iter().flat_map(|data| ["--data".to_owned(), path(data)]));
-        let ended = self.step(&name(run), [verify, self.device()]);
-        // A net over its budget ends the command and is an outcome like any other.
-        match RunDir::open(run)?.verify() {
-            Ok(_) => Ok(()),
-            Err(missing) => ended.and(Err(missing.into())),
+        let ended = self.step(&format!("verify-{seed}"), [verify, self.device()]);
+        // Nets over their budget end the command and are an outcome like any other.
+        if interrupt::asked() || missing()? {
+            ended.and(Err(anyhow::anyhow!("seed {seed} is not verified")))
+        } else {
+            Ok(())
         }
     }
 
@@ -322,40 +326,9 @@ impl<'a> Steps<'a> {
         list
     }
 
-    /// Runs one command with the experiment's store; what it prints goes to `log/NAME.txt`.
     fn step<const N: usize>(&self, name: &str, parts: [Vec<String>; N]) -> anyhow::Result<()> {
-        let command = parts.concat();
-        let store = path(&self.args.out.join("hanas.sqlite"));
-        let line = format!("hanas --store {store} {}", command.join(" "));
-        eprintln!("{line}");
-        let file = self.args.out.join("log").join(format!("{name}.txt"));
-        let log = File::options().create(true).append(true).open(&file);
-        let mut log = log.with_context(|| format!("{} cannot be written", file.display()))?;
-        writeln!(log, "$ {line}")?;
-        let mut process = Command::new(&self.program);
-        process.args(["--store", &store]);
-        process.arg("--devices").arg(self.global.inventory_path());
-        if self.global.quiet {
-            process.arg("--quiet");
-        }
-        let status = process.args(&command).stdin(Stdio::null()).stdout(log).status();
-        match status.context("hanas does not start a second time")?.code() {
-            Some(0) => Ok(()),
-            Some(INTERRUPTED) | None => {
-                let kept = "finished steps are kept; the same command goes on from there".to_owned();
-                Err(Interrupted { kept }.into())
-            }
-            Some(code) => Err(StepFailed { step: command[0].clone(), code: code as u8, log: file }.into()),
-        }
+        self.steps.run(name, &parts.concat())
     }
-}
-
-fn words(list: &[&str]) -> Vec<String> {
-    list.iter().map(|&word| word.to_owned()).collect()
-}
-
-fn path(path: &Path) -> String {
-    path.display().to_string()
 }
 
 fn folder(out: &Path, arm: Arm, seed: u64) -> PathBuf {

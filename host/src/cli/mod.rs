@@ -39,8 +39,13 @@ mod latency;
 mod latency_adapt;
 mod latency_eval;
 mod latency_table;
+#[cfg(feature = "torch")]
+mod manifest;
 mod nets;
 mod output;
+mod pace;
+#[cfg(feature = "torch")]
+mod pipeline;
 mod profile;
 mod profile_pairs;
 mod profile_race;
@@ -60,6 +65,8 @@ mod search_hgnas;
 mod shell;
 mod space;
 mod space_reruns;
+#[cfg(feature = "torch")]
+mod steps;
 #[cfg(feature = "torch")]
 mod train;
 mod verify;
@@ -115,6 +122,9 @@ enum Command {
     Export(runs::ExportArgs),
     /// Measure a run's net on a device, and check its outputs there
     Verify(verify::VerifyArgs),
+    /// All of it by one file: profile, space, search, train, export, verify, report; resumes
+    #[cfg(feature = "torch")]
+    Run(pipeline::RunArgs),
     /// Pictures and tables of a task and its runs as one HTML page
     Report(report::ReportArgs),
     /// Compare methods, many seeds over
@@ -139,7 +149,7 @@ struct Interrupted {
     kept: String,
 }
 
-/// A step of an experiment that failed; exit code as the step's.
+/// A step of an experiment or of `hanas run` that failed; exit code as the step's.
 #[cfg(feature = "torch")]
 #[derive(Debug, thiserror::Error)]
 #[error("`hanas {step}` ended with exit code {code}: see above and {log}, then give the same command again", log = log.display())]
@@ -192,6 +202,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(global, &args),
         Command::Export(args) => runs::export(global, &args),
         Command::Verify(args) => verify::run(global, &args),
+        #[cfg(feature = "torch")]
+        Command::Run(args) => pipeline::run(global, &args),
         Command::Report(args) => report::run(global, &args),
         #[cfg(feature = "torch")]
         Command::Experiment(command) => experiment::run(global, &command),
@@ -260,5 +272,15 @@ mod tests {
     #[test]
     fn arguments_are_well_formed() {
         Cli::command().debug_assert();
+        unique_names(&Cli::command());
+    }
+
+    /// What the above looks for only without optimisation.
+    fn unique_names(command: &clap::Command) {
+        let mut names = std::collections::BTreeSet::new();
+        for argument in command.get_arguments() {
+            assert!(names.insert(argument.get_id()), "{}: {}", command.get_name(), argument.get_id());
+        }
+        command.get_subcommands().for_each(unique_names);
     }
 }

@@ -141,7 +141,7 @@ fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
         && page.nets.iter().all(|net| net.strategy != "base")
     {
         let accuracy = training.as_ref().and_then(|training| training.teacher_test_accuracy);
-        let base_ns = verify.as_ref().map(|verify| verify.base_ns).or(base.measured_ns);
+        let base_ns = verify.as_ref().map(|verify| verify.at_pace(verify.base_ns)).or(base.measured_ns);
         page.nets.push(Net { accuracy, latency_ns: base_ns, ..net_row("base", "base", &base) });
     }
     if let Ok(found) = dir.net() {
@@ -152,8 +152,11 @@ fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
         let row = net_row(&name, strategy(record.config.strategy), &found);
         page.nets.push(Net {
             accuracy: training.as_ref().map(|training| training.test_accuracy),
-            latency_ns: verify.as_ref().map(|verify| verify.measured_ns).or(found.measured_ns),
-            latency_se_ns: verify.as_ref().map_or(0.0, |verify| verify.error_ns),
+            latency_ns: verify
+                .as_ref()
+                .map(|verify| verify.at_pace(verify.measured_ns))
+                .or(found.measured_ns),
+            latency_se_ns: verify.as_ref().map_or(0.0, |verify| verify.at_pace(verify.error_ns)),
             budget_ns,
             ..row
         });

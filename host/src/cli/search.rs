@@ -8,9 +8,10 @@ use hanas_proto::{Bytes, Nanos};
 use serde::Serialize;
 
 use super::context::{Global, TaskArg, query};
-use super::device_timer::{DeviceTimer, fits};
+use super::device_timer::{DeviceTimer, base_of, fits};
 use super::nets::measure;
 use super::output::{Format, json, text};
+use super::pace::Pace;
 use super::search_args::SearchArgs;
 use super::watch::Watch;
 use super::{Interrupted, interrupt, space};
@@ -59,10 +60,16 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     // Before anything is measured or written: images that do not fit are found at once.
     let (data, normalisation) = args.images.load(task)?;
     let base_net = task.family.base();
-    let base_time = measure(&mut session, &base_net, *batch, &Sampling::default())?;
+    // What the profile tells of the base net is the pace of all predictions: on a device that is slower
+    // now, a budget would otherwise stand for another net.
+    let mut pace = Pace::new(base_of(&samples, &base_net, clock)?.unwrap_or(f64::INFINITY));
+    let base_ns = pace.undisturbed(|| {
+        let now = measure(&mut session, &base_net, *batch, &Sampling::default())?.value_ns;
+        Ok((now, now))
+    })?;
     let mut base = NetRecord::new(&base_net)?;
-    base.measured_ns = Some(base_time.value_ns);
-    let config = args.config(cost, base_time.value_ns)?;
+    base.measured_ns = Some(base_ns);
+    let config = args.config(cost, base_ns)?;
     let space = config.strategy.space(&task.family, measured.as_ref(), config.seed)?;
     let choices = Choices::new(&task.family, &space)?;
     let record = RunRecord {
@@ -84,8 +91,7 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
         model: Some(&model),
     };
     let files = Files { checkpoint: dir.search_checkpoint(), log: dir.search_log() };
-    let mut timer =
-        DeviceTimer::new(&mut session, model.clone(), *batch, base_net.clone(), base_time.value_ns);
+    let mut timer = DeviceTimer::new(&mut session, model.clone(), *batch, base_net.clone(), pace);
     let mut watch = Watch::new("search", global.quiet);
     let found = search(&request, &mut timer, Some(&files), &mut watch.monitor(interrupt::watch()));
     drop(watch);

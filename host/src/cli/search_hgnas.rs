@@ -18,7 +18,7 @@ use super::graph_retrain::{Changes, percent, retrain};
 use super::graph_run::{GraphRun, judged, lines};
 use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SearchCommand, SpaceArg};
 use super::hgnas_latencies::measured;
-use super::hgnas_timer::GnnTimer;
+use super::hgnas_timer::{FinalTimer, GnnTimer, known};
 use super::output::{Format, json, text};
 use super::search;
 use super::watch::Watch;
@@ -108,11 +108,12 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
         explore(&mut problem, &mut *proposer, &settings, Some(&dir.search_log()), &mut monitor)
             .map_err(interrupted)?
     };
+    let known = known(&measured).ok_or_else(|| anyhow::anyhow!("no random net was measured"))?.clone();
+    let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
+    let mut finals = FinalTimer::new(&mut timer, known, sampling);
     let mut measure = |net: &GnnNet| -> Result<f64, ProblemError> {
-        let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
         // As it is and not inside another error: the exit code tells an interruption from a lost device.
-        let measured = timer.measure(std::slice::from_ref(net), &sampling);
-        Ok(measured.map_err(anyhow::Error::reallocate_into_boxed_dyn_error_without_backtrace)?[0])
+        finals.measure_ns(net).map_err(anyhow::Error::reallocate_into_boxed_dyn_error_without_backtrace)
     };
     let mut jury =
         Jury { scorer: &mut trainer, measure: &mut measure, cache: &mut cache, stop: interrupt::watch() };
@@ -126,7 +127,6 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     save(&dir.file("net.json"), &net)?;
     let run = GraphRun::open(&dir)?;
     retrain(global, &run, &data, Changes::default())?;
-    let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
     let (verify, trustworthy) = run.verify(timer.session(), &args.device.device, Some(&data), &sampling)?;
     let peak_memory_bytes = peak_memory_bytes();
     Ok((Outcome { run: args.out.clone(), net, verify, peak_memory_bytes }, trustworthy))

@@ -1,6 +1,6 @@
 //! `hanas verify`: a run's net, measured again on the device, and its answers there held against training.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -8,17 +8,22 @@ use hanas_models::onnx::{Init, lower};
 use hanas_models::weights::Weights;
 use hanas_proto::Nanos;
 use hanas_proto::measure::LoadOptions;
+use serde::Serialize;
 
 use super::context::{DeviceArg, Global};
 use super::graph_run::{GraphRun, judged, lines};
 use super::images::ImageArgs;
 use super::output::{Format, Table, json, text};
+use super::pace::{Pace, Paced};
 use super::sampling::SamplingArgs;
-use super::{NotTrustworthy, nets, runs};
-use crate::data::Normalisation;
+use super::{NotTrustworthy, Usage, nets, runs};
+use crate::data::{Data, Normalisation};
+use crate::latency::Estimate;
 use crate::latency::verdict::{Evidence, judge};
 use crate::link::Session;
+use crate::profile::candidates::Candidate;
 use crate::search::config::Gate;
+use crate::search::hgnas::record::GnnVerifyRecord;
 use crate::search::run::{Kind, NetRecord, OnDevice, RunDir, RunRecord, SCHEMA_VERSION, VerifyRecord};
 
 /// Most images in one inference when the answers are checked.
@@ -27,8 +32,9 @@ const CHECK_BATCH: usize = 50;
 /// Arguments of `hanas verify`.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
-    /// The run's folder
-    run: PathBuf,
+    /// The run's folder; several of one task and batch are measured in turns, so that they can be compared
+    #[arg(required = true, value_name = "RUN")]
+    folders: Vec<PathBuf>,
     #[command(flatten)]
     device: DeviceArg,
     #[command(flatten)]
@@ -40,56 +46,148 @@ pub(super) struct VerifyArgs {
     check_images: usize,
 }
 
+/// A run whose net is to be measured.
+struct Found {
+    dir: RunDir,
+    record: RunRecord,
+    net: NetRecord,
+    weights: Option<Weights>,
+}
+
+impl Found {
+    fn open(dir: RunDir) -> anyhow::Result<Self> {
+        let (record, net) = (dir.record()?, dir.net().context("the search has not found its net yet")?);
+        let weights = dir.weights().exists().then(|| runs::weights(&dir)).transpose()?;
+        Ok(Self { dir, record, net, weights })
+    }
+}
+
+/// What was measured of nets and their base net, at one pace.
+struct Taken {
+    /// As the nets.
+    latencies: Vec<Estimate>,
+    base: Estimate,
+    doubts: Vec<String>,
+    trustworthy: bool,
+}
+
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
-    let dir = runs::open(&args.run)?;
-    if dir.kind()? == Kind::Graph {
-        return graph(global, args, &dir);
+    let dirs: Vec<RunDir> = args.folders.iter().map(|run| runs::open(run)).collect::<anyhow::Result<_>>()?;
+    for dir in &dirs {
+        match (dir.kind()?, dirs.len()) {
+            (Kind::Graph, 1) => return graph(global, args, dir),
+            (Kind::Graph, _) => {
+                return Err(Usage("runs over graph nets are verified one by one".to_owned()).into());
+            }
+            _ => {}
+        }
     }
-    let (record, net) = (dir.record()?, dir.net().context("the search has not found its net yet")?);
-    let weights = dir.weights().exists().then(|| runs::weights(&dir)).transpose()?;
+    let found: Vec<Found> = dirs.into_iter().map(Found::open).collect::<anyhow::Result<_>>()?;
+    let (task, batch) = (&found[0].record.task, found[0].record.batch);
+    if found.iter().any(|of| of.record.task != *task || of.record.batch != batch) {
+        return Err(Usage("runs of different tasks or batches are verified one by one".to_owned()).into());
+    }
+    let images = images(args, &found);
     let mut session = global.connect(&args.device)?;
+    let taken = measure(&mut session, args, &found)?;
+    let mut over = Vec::new();
+    let mut reports = Vec::with_capacity(found.len());
+    for (of, latency) in found.iter().zip(&taken.measured.latencies) {
+        let on_device = match (&images, &of.weights) {
+            (Some(images), Some(weights)) => Some(check(&mut session, args, of, weights, images)?),
+            _ => None,
+        };
+        let verify = verified(args, of, *latency, &taken, on_device);
+        of.dir.save_verify(&verify)?;
+        if verify.within_budget == Some(false) {
+            over.push(of.dir.path().display().to_string());
+        }
+        reports.push((&of.dir, verify));
+    }
+    print(global, &reports)?;
+    if !taken.measured.trustworthy && !args.sampling.allow_noisy {
+        return Err(NotTrustworthy.into());
+    }
+    anyhow::ensure!(over.is_empty(), "over the budget on this device: {}", over.join(", "));
+    Ok(())
+}
+
+/// Times the nets and their base net in turns, at the pace of the search if the device comes to it.
+fn measure(session: &mut Session, args: &VerifyArgs, found: &[Found]) -> anyhow::Result<Paced<Taken>> {
+    let candidate = |of: &Found| nets::candidate(&of.net.net, of.weights.as_ref(), of.record.batch);
+    let mut candidates: Vec<Candidate> = found.iter().map(candidate).collect::<anyhow::Result<_>>()?;
+    candidates.push(nets::candidate(&found[0].record.task.family.base(), None, found[0].record.batch)?);
     let sampling = args.sampling.sampling();
-    let found = nets::candidate(&net.net, weights.as_ref(), record.batch)?;
-    let base = nets::candidate(&record.task.family.base(), None, record.batch)?;
-    let runs = nets::in_turns(&mut session, &[found, base], &sampling)?;
-    let latencies = nets::latencies(&session, &runs.visits)?;
-    let (latency, base) = (latencies[0], latencies[1]);
-    let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
-    let verdict = judge(&Evidence {
-        models: &models,
-        contexts: &runs.contexts,
-        clock_resolution_ns: session.facts().clock_resolution_ns,
-        cores: session.facts().cores,
-    });
+    let facts = session.facts();
+    let (clock_resolution_ns, cores) = (facts.clock_resolution_ns, facts.cores);
+    // Another device's pace says nothing of this one's, and without one from before whatever is measured
+    // is the pace.
+    let here = found.iter().filter(|of| of.record.device == args.device.device);
+    let before = here.filter_map(|of| of.dir.base().ok()?.measured_ns).reduce(f64::min);
+    let mut pace = Pace::new(before.unwrap_or(f64::INFINITY));
+    let mut paced = pace.best(|| {
+        let runs = nets::in_turns(session, &candidates, &sampling)?;
+        let mut latencies = nets::latencies(session, &runs.visits)?;
+        let base = latencies.pop().context("the base net was not measured")?;
+        let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
+        let verdict =
+            judge(&Evidence { models: &models, contexts: &runs.contexts, clock_resolution_ns, cores });
+        let doubts = verdict.reasons.iter().map(ToString::to_string).collect();
+        Ok((Taken { latencies, base, doubts, trustworthy: verdict.trustworthy }, base.value_ns))
+    })?;
+    if paced.is_slow() {
+        paced.measured.trustworthy = false;
+        let doubt = format!("the device is {:.2} times slower than when the net was searched", paced.slower);
+        paced.measured.doubts.push(doubt);
+    }
+    Ok(paced)
+}
+
+/// What is kept of one net.
+fn verified(
+    args: &VerifyArgs,
+    Found { record, net, .. }: &Found,
+    latency: Estimate,
+    taken: &Paced<Taken>,
+    on_device: Option<OnDevice>,
+) -> VerifyRecord {
     let budget_ns = match record.config.gate {
         Gate::Latency { budget_ns } => Some(budget_ns),
         Gate::Flops { .. } => None,
     };
-    let tolerance = 1.0 + record.config.tolerance;
     let verify = VerifyRecord {
         schema_version: SCHEMA_VERSION,
         device: args.device.device.clone(),
         predicted_ns: net.predicted_ns,
         measured_ns: latency.value_ns,
         error_ns: latency.se_ns,
-        base_ns: base.value_ns,
+        base_ns: taken.measured.base.value_ns,
+        slower: Some(taken.slower),
         budget_ns,
-        within_budget: budget_ns.map(|budget| latency.value_ns <= tolerance * budget),
-        on_device: weights
-            .as_ref()
-            .map(|weights| check(&mut session, args, &record, &net, weights))
-            .transpose()?
-            .flatten(),
-        doubts: verdict.reasons.iter().map(ToString::to_string).collect(),
+        within_budget: None,
+        on_device,
+        doubts: taken.measured.doubts.clone(),
     };
-    dir.save_verify(&verify)?;
-    print(global, &dir, &verify)?;
-    if !verdict.trustworthy && !args.sampling.allow_noisy {
-        return Err(NotTrustworthy.into());
+    let most = |budget: f64| (1.0 + record.config.tolerance) * budget;
+    let within_budget = budget_ns.map(|budget| verify.at_pace(verify.measured_ns) <= most(budget));
+    VerifyRecord { within_budget, ..verify }
+}
+
+/// Prints the last verification of a run, as it was printed then.
+#[cfg(feature = "torch")]
+pub(super) fn show(global: &Global, dir: &RunDir) -> anyhow::Result<()> {
+    if dir.kind()? == Kind::Graph {
+        return print_graph(global, &GraphRun::open(dir)?, &GnnVerifyRecord::load(dir)?);
     }
-    anyhow::ensure!(verify.within_budget != Some(false), "the net is over its budget on this device");
-    Ok(())
+    print(global, &[(dir, dir.verify()?)])
+}
+
+fn print_graph(global: &Global, run: &GraphRun, verify: &GnnVerifyRecord) -> anyhow::Result<()> {
+    if global.format == Format::Json {
+        return json(verify);
+    }
+    text(&format!("{}\n{}\n{}", run.dir.path().display(), run.net.summary, lines(&run.net, verify)))
 }
 
 /// A run over graph nets.
@@ -107,32 +205,33 @@ fn graph(global: &Global, args: &VerifyArgs, dir: &RunDir) -> anyhow::Result<()>
     let mut session = global.connect(&args.device)?;
     let sampling = args.sampling.sampling();
     let (verify, trustworthy) = run.verify(&mut session, &args.device.device, data.as_ref(), &sampling)?;
-    match global.format {
-        Format::Json => json(&verify)?,
-        _ => text(&format!("{}\n{}\n{}", dir.path().display(), run.net.summary, lines(&run.net, &verify)))?,
-    }
+    print_graph(global, &run, &verify)?;
     judged(&verify)?;
     if trustworthy || args.sampling.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
 }
 
-/// Classifies test images on the device; none where the images are not at hand.
+/// The test images that the device is to classify; none where they are not at hand or not asked for.
+fn images(args: &VerifyArgs, found: &[Found]) -> Option<(Data, Normalisation)> {
+    if args.check_images == 0 || found.iter().all(|of| of.weights.is_none()) {
+        return None;
+    }
+    match args.images.load(&found[0].record.task) {
+        Ok(images) => Some(images),
+        Err(error) => {
+            eprintln!("note: the device's answers are not checked: {error:#}");
+            None
+        }
+    }
+}
+
+/// Classifies test images on the device.
 fn check(
     session: &mut Session,
     args: &VerifyArgs,
-    record: &RunRecord,
-    net: &NetRecord,
+    Found { record, net, .. }: &Found,
     weights: &Weights,
-) -> anyhow::Result<Option<OnDevice>> {
-    if args.check_images == 0 {
-        return Ok(None);
-    }
-    let (data, normalisation) = match args.images.load(&record.task) {
-        Ok(images) => images,
-        Err(error) => {
-            eprintln!("note: the device's answers are not checked: {error:#}");
-            return Ok(None);
-        }
-    };
+    (data, normalisation): &(Data, Normalisation),
+) -> anyhow::Result<OnDevice> {
     let most = args.check_images.min(data.test.len());
     let batch = CHECK_BATCH.min(most).max(1);
     let wanted = most / batch * batch;
@@ -144,14 +243,14 @@ fn check(
     for start in (0..wanted).step_by(batch) {
         let places = start..start + batch;
         let pixels: Vec<u8> =
-            places.clone().flat_map(|place| normalised(data.test.image(place), &normalisation)).collect();
+            places.clone().flat_map(|place| normalised(data.test.image(place), normalisation)).collect();
         let inputs = session.upload(&pixels)?;
         let scores = session.infer(0, inputs)?;
         let best = scores.chunks_exact(4 * classes).map(argmax);
         right +=
             places.zip(best).filter(|&(place, best)| usize::from(data.test.labels[place]) == best).count();
     }
-    Ok(Some(OnDevice { images: wanted, accuracy: right as f64 / wanted.max(1) as f64 }))
+    Ok(OnDevice { images: wanted, accuracy: right as f64 / wanted.max(1) as f64 })
 }
 
 /// An image as the net takes it: floats, channels first, little endian.
@@ -170,17 +269,45 @@ fn argmax(scores: &[u8]) -> usize {
     values.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(place, _)| place)
 }
 
-fn print(global: &Global, dir: &RunDir, verify: &VerifyRecord) -> anyhow::Result<()> {
-    if global.format == Format::Json {
-        return json(verify);
+/// Several runs' verifications.
+#[derive(Serialize)]
+struct Many<'a> {
+    runs: Vec<One<'a>>,
+}
+
+#[derive(Serialize)]
+struct One<'a> {
+    run: &'a Path,
+    #[serde(flatten)]
+    verify: &'a VerifyRecord,
+}
+
+fn print(global: &Global, reports: &[(&RunDir, VerifyRecord)]) -> anyhow::Result<()> {
+    if global.format != Format::Json {
+        let pages: Vec<String> = reports.iter().map(|(dir, verify)| page(dir, verify)).collect();
+        return text(&pages.join("\n"));
     }
+    match reports {
+        [(_, verify)] => json(verify),
+        _ => json(&Many {
+            runs: reports.iter().map(|(dir, verify)| One { run: dir.path(), verify }).collect(),
+        }),
+    }
+}
+
+fn page(dir: &RunDir, verify: &VerifyRecord) -> String {
     let show = |ns: f64| Nanos::from_f64(ns).to_string();
     let mut rows = Table::new(&["figure", "value"]);
     let mut row = |name: &str, value: String| rows.row(vec![name.to_owned(), value]);
     row("measured", format!("{} (standard error {})", show(verify.measured_ns), show(verify.error_ns)));
     row("base net", format!("{} ({:.2}x)", show(verify.base_ns), verify.base_ns / verify.measured_ns));
+    let at_pace = verify.at_pace(verify.measured_ns);
+    if at_pace != verify.measured_ns {
+        let slower = verify.measured_ns / at_pace;
+        row("at the search's pace", format!("{} (the device is {slower:.2}x slower)", show(at_pace)));
+    }
     if let Some(predicted) = verify.predicted_ns {
-        let off = 100.0 * (predicted / verify.measured_ns - 1.0);
+        let off = 100.0 * (predicted / at_pace - 1.0);
         row("predicted", format!("{} ({off:+.1}%)", show(predicted)));
     }
     if let (Some(budget), Some(within)) = (verify.budget_ns, verify.within_budget) {
@@ -194,5 +321,5 @@ fn print(global: &Global, dir: &RunDir, verify: &VerifyRecord) -> anyhow::Result
         "verdict",
         if verify.doubts.is_empty() { "trustworthy".to_owned() } else { verify.doubts.join("; ") },
     );
-    text(&format!("{}\n{}", dir.path().display(), rows.to_text()))
+    format!("{}\n{}", dir.path().display(), rows.to_text())
 }

@@ -31,6 +31,9 @@ pub const NEIGHBOURS: usize = 4;
 /// [`MAX_SPREAD`](super::verdict::MAX_SPREAD).
 pub const DISTURBANCE: f64 = 0.1;
 
+/// A net measured again at the same pace differs by less than this.
+pub const SAME_PACE: f64 = 0.03;
+
 /// Order of the quantile of slownesses that stands for an undisturbed device.
 pub const UNDISTURBED: f64 = 0.05;
 

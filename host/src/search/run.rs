@@ -350,6 +350,7 @@ mod tests {
             measured_ns: 2.0,
             error_ns: 0.1,
             base_ns: 4.0,
+            slower: Some(1.0),
             budget_ns: Some(2.0),
             within_budget: Some(true),
             on_device: Some(OnDevice { images: 100, accuracy: 0.5 }),

@@ -149,16 +149,20 @@ impl<R: Models, C: Clock, L: Link> Agent for Attendant<'_, '_, R, C, L> {
         };
         let start = mouth.clock.now();
         mouth.begin_answer();
+        let mut ports = 0;
         let loaded = runtime.load(id, slot, content, options, &mut |part| {
             mouth.piece(&match part {
                 Part::Node(node) => ToHost::Node(node),
-                Part::Port(port) => ToHost::Port(port),
+                Part::Port(port) => {
+                    ports += 1;
+                    ToHost::Port(port)
+                }
             });
         });
         match loaded {
             Ok(nodes) => {
                 let took = mouth.clock.now() - start;
-                mouth.piece(&ToHost::Loaded(Loaded { id, slot, nodes, took }));
+                mouth.piece(&ToHost::Loaded(Loaded { id, slot, nodes, ports, took }));
                 if let Some(whole) = mouth.whole_answer() {
                     answers.remember(id, whole);
                 }
@@ -219,7 +223,11 @@ impl<R: Models, C: Clock, L: Link> Agent for Attendant<'_, '_, R, C, L> {
         });
         // Outputs are not kept: asked again, they are computed again.
         match done {
-            Ok(()) => mouth.say(&ToHost::Done { id }),
+            Ok(()) => {
+                // The empty piece at the end tells the length.
+                mouth.say(&ToHost::Output { id, offset, data: &[] });
+                mouth.say(&ToHost::Done { id });
+            }
             Err(trouble) => mouth.say(&ToHost::Fault { id, code: trouble.code(), text: trouble.text() }),
         }
     }

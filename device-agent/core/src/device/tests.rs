@@ -223,7 +223,10 @@ fn a_model_is_sent_loaded_and_timed_and_each_request_is_done_once() {
             assert_eq!(say(&[hello(5), ToAgent::Resume { job: 1, next: 4 }]), ["welcome true", blocks[4]]);
             let used = ToAgent::Measure { id: 5, job: 1, plan: PLAN };
             assert_eq!(say(&[used]), ["5 fault BadRequest"]);
-            assert_eq!(say(&[ToAgent::Infer { id: 6, slot: 0, inputs: digest() }]), ["output 3", "6 done"]);
+            assert_eq!(
+                say(&[ToAgent::Infer { id: 6, slot: 0, inputs: digest() }]),
+                ["output 3", "output 0", "6 done"]
+            );
             assert_eq!(
                 say(&[hello(6), ToAgent::Measure { id: 1, job: 1, plan: PLAN }]),
                 ["welcome false", "1 fault BadRequest"]

@@ -1,5 +1,6 @@
 //! What a session asks of an agent beside measuring: a sign of life, models into slots, inference.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hanas_proto::endpoints::{ToAgent, ToHost};
@@ -77,35 +78,37 @@ impl Session {
         options: LoadOptions,
     ) -> Result<LoadedModel, LinkError> {
         let id = self.id();
-        let mut nodes: Vec<(u16, NodeName)> = Vec::new();
-        let mut ports: Vec<PortFact> = Vec::new();
-        let loaded = self.ask(id, &ToAgent::Load { id, slot, digest, options }, |message| {
-            Ok(match message {
-                ToHost::Node(node) if node.id == id => {
-                    if nodes.iter().all(|(index, _)| *index != node.index) {
+        let mut nodes: BTreeMap<u16, NodeName> = BTreeMap::new();
+        let mut ports: BTreeMap<u16, PortFact> = BTreeMap::new();
+        let mut rounds = Rounds::default();
+        loop {
+            let loaded = self.ask(id, &ToAgent::Load { id, slot, digest, options }, |message| {
+                Ok(match message {
+                    ToHost::Node(node) if node.id == id => {
                         let name = NodeName { name: node.name.to_owned(), op: node.op.to_owned() };
-                        nodes.push((node.index, name));
+                        nodes.insert(node.index, name);
+                        Heard::Progress
                     }
-                    Heard::Progress
-                }
-                ToHost::Port(port) if port.id == id => {
-                    let fact = PortFact {
-                        is_input: port.is_input,
-                        name: port.name.to_owned(),
-                        fact: port.fact.to_owned(),
-                    };
-                    if !ports.contains(&fact) {
-                        ports.push(fact);
+                    ToHost::Port(port) if port.id == id => {
+                        let (name, fact) = (port.name.to_owned(), port.fact.to_owned());
+                        ports.insert(port.index, PortFact { is_input: port.is_input, name, fact });
+                        Heard::Progress
                     }
-                    Heard::Progress
-                }
-                ToHost::Loaded(loaded) if loaded.id == id => Heard::Answer(loaded.took),
-                _ => Heard::Other,
-            })
-        })?;
-        nodes.sort_by_key(|(index, _)| *index);
-        let nodes = nodes.into_iter().map(|(_, name)| name).collect();
-        Ok(LoadedModel { nodes, ports, took: loaded })
+                    ToHost::Loaded(loaded) if loaded.id == id => Heard::Answer(loaded),
+                    _ => Heard::Other,
+                })
+            })?;
+            if nodes.len() >= usize::from(loaded.nodes) && ports.len() >= usize::from(loaded.ports) {
+                return Ok(LoadedModel {
+                    nodes: nodes.into_values().collect(),
+                    ports: ports.into_values().collect(),
+                    took: loaded.took,
+                });
+            }
+            if rounds.are_in_vain(nodes.len() + ports.len()) {
+                return Err(self.gone(LOST.to_owned()));
+            }
+        }
     }
 
     /// Runs a slot once on content that the agent holds (see [`ToAgent::Infer`]); the outputs' raw bytes.
@@ -114,33 +117,54 @@ impl Session {
     /// [`LinkError::Fault`] with the agent's reason, or a failing link.
     pub fn infer(&mut self, slot: u16, inputs: Digest) -> Result<Vec<u8>, LinkError> {
         let id = self.id();
-        let mut output: Vec<u8> = Vec::new();
-        // A piece may be lost, and then the end comes early: the request is asked again, and its
-        // pieces come again from the first.
-        let mut gap = false;
+        let mut pieces: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        let mut length = None;
+        let mut rounds = Rounds::default();
         loop {
             self.ask(id, &ToAgent::Infer { id, slot, inputs }, |message| {
                 Ok(match message {
+                    ToHost::Output { id: got, offset, data: [] } if got == id => {
+                        length = Some(offset);
+                        Heard::Progress
+                    }
                     ToHost::Output { id: got, offset, data } if got == id => {
-                        if offset == 0 {
-                            output.clear();
-                            gap = false;
-                        }
-                        if offset == output.len() as u64 {
-                            output.extend_from_slice(data);
-                        } else {
-                            gap = true;
-                        }
+                        pieces.insert(offset, data.to_vec());
                         Heard::Progress
                     }
                     ToHost::Done { id: got } if got == id => Heard::Answer(()),
                     _ => Heard::Other,
                 })
             })?;
-            if !gap {
-                return Ok(output);
+            if length == Some(pieces.values().map(|piece| piece.len() as u64).sum::<u64>()) {
+                return Ok(pieces.into_values().flatten().collect());
+            }
+            if rounds.are_in_vain(pieces.len() + usize::from(length.is_some())) {
+                return Err(self.gone(LOST.to_owned()));
             }
         }
+    }
+}
+
+/// Why an answer is given up.
+const LOST: &str = "pieces of its answer are lost again and again";
+
+/// Times that an answer in pieces was asked for. Where a piece was lost on the way, the request is asked again
+/// and all come again; those that came stay, so that a line which loses some of every answer brings it all.
+#[derive(Debug, Default)]
+struct Rounds {
+    pieces: usize,
+    in_vain: u32,
+}
+
+impl Rounds {
+    /// Rounds in a row without a new piece, after which the line brings no more.
+    const MOST: u32 = 16;
+
+    /// Whether to give up, now that there are so many pieces and some are missing.
+    const fn are_in_vain(&mut self, pieces: usize) -> bool {
+        self.in_vain = if pieces > self.pieces { 0 } else { self.in_vain + 1 };
+        self.pieces = pieces;
+        self.in_vain >= Self::MOST
     }
 }
 

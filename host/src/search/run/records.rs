@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::config::SearchConfig;
 use super::SCHEMA_VERSION;
+use crate::latency::disturbed::SAME_PACE;
 use crate::space::width::WidthSpace;
 use crate::task::Task;
 
@@ -65,14 +66,27 @@ pub struct VerifyRecord {
     pub error_ns: f64,
     /// The base net's latency, measured beside it, ns.
     pub base_ns: f64,
+    /// How many times slower the device was than when the net was searched, by the base net.
+    #[serde(default)]
+    pub slower: Option<f64>,
     /// The limit, ns.
     pub budget_ns: Option<f64>,
-    /// Whether the measured latency is within the limit and its tolerance.
+    /// Whether the latency is within the limit and its tolerance; at the search's pace, where the device was
+    /// slower.
     pub within_budget: Option<bool>,
     /// What the device answers on test images.
     pub on_device: Option<OnDevice>,
     /// Why the measurement is not to be trusted; empty where it is.
     pub doubts: Vec<String>,
+}
+
+impl VerifyRecord {
+    /// A latency of this verification, ns, as it is at the search's pace: the measured one, unless the device
+    /// was slower.
+    #[must_use]
+    pub fn at_pace(&self, ns: f64) -> f64 {
+        self.slower.filter(|&slower| slower > 1.0 + SAME_PACE).map_or(ns, |slower| ns / slower)
+    }
 }
 
 /// Test images classified by the device.

@@ -1,0 +1,136 @@
+//! `hanas` commands that `hanas` gives: each told on stderr as it begins, so that it can be given by hand
+//! too, and what it prints kept.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::context::Global;
+use super::{Interrupted, StepFailed, interrupt};
+
+/// The exit code of a command that was interrupted and can go on.
+const INTERRUPTED: i32 = 130;
+
+/// How often a wait for a command looks whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Runs commands on one store.
+pub(super) struct Steps<'a> {
+    global: &'a Global,
+    program: PathBuf,
+    store: PathBuf,
+    logs: PathBuf,
+}
+
+impl<'a> Steps<'a> {
+    /// Commands on `store`, whose output goes into the folder `logs`.
+    pub(super) fn new(global: &'a Global, store: PathBuf, logs: PathBuf) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("hanas does not find its own program")?;
+        // The running command says what becomes of it.
+        interrupt::watch_silently();
+        Ok(Self { global, program, store, logs })
+    }
+
+    /// A command as a user would give it.
+    pub(super) fn line(&self, command: &[String]) -> String {
+        let mut line = vec!["hanas".to_owned(), "--store".to_owned(), path(&self.store)];
+        if let Some(devices) = &self.global.devices {
+            line.extend(["--devices".to_owned(), path(devices)]);
+        }
+        line.extend_from_slice(command);
+        line.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Runs one command; what it prints goes to `NAME.txt`.
+    pub(super) fn run(&self, name: &str, command: &[String]) -> anyhow::Result<()> {
+        if interrupt::asked() {
+            return Err(interrupted());
+        }
+        let logs = &self.logs;
+        std::fs::create_dir_all(logs).with_context(|| format!("{} cannot be made", logs.display()))?;
+        let line = self.line(command);
+        eprintln!("{line}");
+        let file = self.logs.join(format!("{name}.txt"));
+        let log = File::options().create(true).append(true).open(&file);
+        let mut log = log.with_context(|| format!("{} cannot be written", file.display()))?;
+        writeln!(log, "$ {line}")?;
+        let mut process = Command::new(&self.program);
+        process.arg("--store").arg(&self.store);
+        process.arg("--devices").arg(self.global.inventory_path());
+        if self.global.quiet {
+            process.arg("--quiet");
+        }
+        // A group of its own: Ctrl-C reaches this program alone, which passes it on, once.
+        process.args(command).stdin(Stdio::null()).stdout(log).process_group(0);
+        let mut child = process.spawn().context("hanas does not start a second time")?;
+        let code = wait(&mut child)?.code();
+        if interrupt::asked() || code == Some(INTERRUPTED) {
+            return Err(interrupted());
+        }
+        match code {
+            Some(0) => Ok(()),
+            // Killed, for want of memory for instance.
+            None => Err(StepFailed { step: command[0].clone(), code: 1, log: file }.into()),
+            Some(code) => Err(StepFailed { step: command[0].clone(), code: code as u8, log: file }.into()),
+        }
+    }
+}
+
+/// Waits for a command, and asks it to end when the user asks.
+fn wait(child: &mut Child) -> anyhow::Result<ExitStatus> {
+    let mut told = false;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if interrupt::asked() && !told {
+            told = true;
+            kill_process(Pid::from_child(child), Signal::INT).ok();
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+fn interrupted() -> anyhow::Error {
+    let kept = "finished steps are kept; the same command goes on from there".to_owned();
+    Interrupted { kept }.into()
+}
+
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Words of a command line.
+pub(super) fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// A path as a word.
+pub(super) fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_line_can_be_given_to_a_shell() {
+        assert_eq!(quoted("--data=a/b.c"), "--data=a/b.c");
+        assert_eq!(quoted("my board"), "'my board'");
+        assert_eq!(quoted("exec:ssh it's"), "'exec:ssh it'\\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}
