@@ -49,6 +49,7 @@ bench: build ## The figures, as a table and in target/figures.json; ONLY="reruns
 lint: setup ## Format, clippy, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --features hanas-agent/torch --all-targets -- -D warnings
+	$(CARGO) clippy --release --locked -p hanas --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
 
 doc: setup ## Rust documentation in target/doc; the book's sources are in docs/src

@@ -29,6 +29,9 @@ pub(super) struct Global {
     pub(super) quiet: bool,
 }
 
+/// Seconds to wait while another session holds the device, where no option says so.
+pub(super) const QUEUE_TIMEOUT: u64 = 600;
+
 /// Which device.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DeviceArg {
@@ -36,7 +39,7 @@ pub(super) struct DeviceArg {
     #[arg(long, short, env = "HANAS_DEVICE", value_name = "DEVICE")]
     pub(super) device: String,
     /// Seconds to wait while another session holds the device
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = QUEUE_TIMEOUT, value_name = "SECONDS")]
     pub(super) queue_timeout: u64,
 }
 

@@ -26,6 +26,7 @@ pub(super) fn candidate(net: &ConvNet, weights: Option<&Weights>, batch: u32) ->
 }
 
 /// One net's latency on the device, with seeded weights.
+#[cfg(feature = "torch")]
 pub(super) fn measure(
     session: &mut Session,
     net: &ConvNet,

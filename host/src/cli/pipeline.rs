@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::context::{DeviceArg, Global};
+use super::context::{DeviceArg, Global, QUEUE_TIMEOUT};
 use super::manifest::{Manifest, NET, REPORT, Step, VERIFY, read, steps};
 use super::output::{Format, text};
 use super::steps::{Steps, path};
@@ -27,9 +27,6 @@ pub(super) struct RunArgs {
     #[arg(long)]
     dry_run: bool,
 }
-
-/// Seconds to wait while another session holds the device, as elsewhere.
-const QUEUE_TIMEOUT: u64 = 600;
 
 /// Commands that are finished: `pipeline.json`.
 #[derive(Debug, Serialize, Deserialize)]
