@@ -5,6 +5,7 @@
 //! - [`host`]: `hanas` with a store and an inventory of its own, and what its store then holds;
 //! - [`mod@line`]: a serial line between two programs, slow and faulty as asked;
 //! - [`own`]: a small task of a user's own, with its images;
+//! - [`own_graph`]: a small graph of a user's own;
 //! - [`planted`]: a scripted device whose best widths are known beforehand;
 //! - [`same`]: one model on two devices, and how far apart their answers are.
 
@@ -13,6 +14,7 @@ pub mod chip;
 pub mod host;
 pub mod line;
 pub mod own;
+pub mod own_graph;
 pub mod planted;
 pub mod same;
 

@@ -19,7 +19,7 @@ use crate::space::hgnas::{GraphSettings, GraphSpace};
 use crate::space::partition::point_text;
 use crate::space::rules::Rules;
 use crate::store::{DeviceId, SampleQuery, Saved, Store};
-use crate::task::graph::{GraphSet, GraphTask};
+use crate::task::graph::{GraphSet, GraphTask, NAMED_TASKS};
 
 /// Under this name the store keeps the spaces of graph nets.
 pub(super) const SPACE: &str = "hgnas";
@@ -43,7 +43,7 @@ pub(super) enum Command {
 /// Which graph task, and how its nets are read.
 #[derive(Debug, Args)]
 pub(super) struct TaskArgs {
-    /// cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn
+    /// cora-gnn, citeseer-gnn, pubmed-gnn, planted-gnn, or NAME-gnn for your own NAME.npz
     #[arg(long, short, value_name = "TASK")]
     pub(super) task: GraphTask,
     /// As the paper (softmax per source, pools on edges, all pairs) or as intended (default)
@@ -71,20 +71,21 @@ impl TaskArgs {
 
     /// Reads the task's graph.
     pub(super) fn load(&self, folder: Option<&Path>) -> anyhow::Result<GraphData> {
-        load_graph(self.task.data, folder)
+        load_graph(&self.task.data, folder)
     }
 }
 
 /// Reads a graph from the folder that the user gives; the planted one needs none.
-pub(super) fn load_graph(set: GraphSet, folder: Option<&Path>) -> anyhow::Result<GraphData> {
-    match folder {
-        Some(folder) => Ok(load(set, folder)?),
-        None if set == GraphSet::Planted => Ok(load(set, Path::new(""))?),
-        None => {
-            let text = format!("{} needs its graph: give its folder with --data", set.name());
-            Err(super::Usage(text).into())
-        }
-    }
+pub(super) fn load_graph(set: &GraphSet, folder: Option<&Path>) -> anyhow::Result<GraphData> {
+    let text = match (set, folder) {
+        (_, Some(folder)) => return Ok(load(set, folder)?),
+        (GraphSet::Planted, None) => return Ok(load(set, Path::new(""))?),
+        (GraphSet::Own(name), None) => format!(
+            "{name}-gnn needs its graph: give the folder of {name}.npz with --data, or take {NAMED_TASKS}"
+        ),
+        _ => format!("{} needs its graph: give its folder with --data", set.name()),
+    };
+    Err(super::Usage(text).into())
 }
 
 /// Arguments of `hanas graph space`.
@@ -100,7 +101,7 @@ pub(super) struct SpaceArgs {
 /// Arguments of `hanas graph show`.
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
-    /// cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn
+    /// cora-gnn, citeseer-gnn, pubmed-gnn, planted-gnn, or NAME-gnn for your own NAME.npz
     #[arg(long, short, value_name = "TASK")]
     task: GraphTask,
     /// A board's name or row number, as the store has it [default: the last profiled]

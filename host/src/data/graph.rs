@@ -5,7 +5,7 @@ use std::path::Path;
 use hanas_models::gnn::graph::{Graph, GraphError, SparseRows};
 
 use super::DataError;
-use crate::task::graph::GraphSet;
+use crate::task::graph::{GraphSet, GraphSizes};
 
 /// Seed of the procedural graph: as fixed as a file.
 const PLANTED_SEED: u64 = 1;
@@ -15,7 +15,7 @@ const PLANTED_SEED: u64 = 1;
 pub struct GraphData {
     /// The graph.
     pub graph: Graph,
-    /// One row a node, each divided by its sum.
+    /// One row a node, each divided by its sum where no feature is negative.
     pub features: SparseRows,
     /// Number of classes.
     pub classes: u32,
@@ -113,7 +113,7 @@ pub enum GraphDataError {
 }
 
 impl GraphData {
-    /// Checks the parts and normalises the features' rows.
+    /// Checks the parts; rows of features are divided by their sums, unless some are negative.
     ///
     /// # Errors
     /// [`GraphDataError`], naming what does not fit.
@@ -131,7 +131,10 @@ impl GraphData {
         }
         check_labels(&labels, classes)?;
         check_split(&split, &labels)?;
-        Ok(Self { graph, features: features.row_normalised(), classes, labels, split })
+        // Embeddings have no sum to divide by.
+        let signed = features.values().iter().any(|&value| value < 0.0);
+        let features = if signed { features } else { features.row_normalised() };
+        Ok(Self { graph, features, classes, labels, split })
     }
 
     /// Number of nodes.
@@ -198,26 +201,50 @@ fn check_split(split: &Split, labels: &[Option<u32>]) -> Result<(), GraphDataErr
     Ok(())
 }
 
-/// A task's graph: from `NAME.npz` or the Planetoid files `ind.NAME.*` in the folder (or in its folders
-/// `planetoid-npz` and `planetoid`); a procedural one needs no folder.
+/// A task's graph: a published one from `NAME.npz` or the Planetoid files `ind.NAME.*` in the folder (or in
+/// its folders `planetoid-npz` and `planetoid`), a user's own from `NAME.npz` in the folder; the procedural one
+/// needs no folder.
 ///
 /// # Errors
-/// [`DataError`] where neither is there, or what is there is no such graph.
-pub fn load(set: GraphSet, folder: &Path) -> Result<GraphData, DataError> {
+/// [`DataError`] where it is not there, or what is there is no such graph.
+pub fn load(set: &GraphSet, folder: &Path) -> Result<GraphData, DataError> {
+    match set {
+        GraphSet::Planted => {
+            let made = super::planted::graph(PLANTED_SEED);
+            made.map_err(|source| DataError::Graph { path: set.name().into(), source })
+        }
+        GraphSet::Own(name) => {
+            let path = folder.join(format!("{name}.npz"));
+            if path.is_file() {
+                super::npz::read(&path)
+            } else {
+                Err(DataError::NoOwnGraph { folder: folder.to_owned(), name: name.clone() })
+            }
+        }
+        GraphSet::Cora | GraphSet::Citeseer | GraphSet::Pubmed => published(set, folder),
+    }
+}
+
+/// A published graph, which must have the sizes that it is known by: samples and results go by its name.
+fn published(set: &GraphSet, folder: &Path) -> Result<GraphData, DataError> {
     let name = set.name();
-    if set == GraphSet::Planted {
-        let made = super::planted::graph(PLANTED_SEED);
-        return made.map_err(|source| DataError::Graph { path: name.into(), source });
-    }
     let file = format!("{name}.npz");
-    let archive = [folder.join(&file), folder.join("planetoid-npz").join(&file)];
-    if let Some(path) = archive.iter().find(|path| path.is_file()) {
-        return super::npz::read(path);
-    }
-    let original = [folder.to_owned(), folder.join("planetoid")];
-    match original.iter().find(|folder| folder.join(format!("ind.{name}.x")).is_file()) {
-        Some(folder) => super::planetoid::read(folder, name),
-        None => Err(DataError::NoGraph { folder: folder.to_owned(), name }),
+    let archives = [folder.join(&file), folder.join("planetoid-npz").join(&file)];
+    let first = |folder: &Path| folder.join(format!("ind.{name}.x"));
+    let originals = [folder.to_owned(), folder.join("planetoid")];
+    let (path, data) = if let Some(path) = archives.iter().find(|path| path.is_file()) {
+        (path.clone(), super::npz::read(path)?)
+    } else if let Some(folder) = originals.iter().find(|folder| first(folder).is_file()) {
+        (first(folder), super::planetoid::read(folder, name)?)
+    } else {
+        return Err(DataError::NoGraph { folder: folder.to_owned(), name: name.to_owned() });
+    };
+    let holds = GraphSizes { features: data.features.width(), classes: data.classes };
+    match set.sizes() {
+        Some(wants) if wants != holds => {
+            Err(DataError::OtherGraph { path, name: name.to_owned(), holds, wants })
+        }
+        _ => Ok(data),
     }
 }
 
@@ -258,6 +285,15 @@ mod tests {
     }
 
     #[test]
+    fn embeddings_are_taken_as_they_are() {
+        let Parts { edges, classes, labels, split } = parts();
+        let features =
+            SparseRows::new(1, (0..=5).collect(), vec![0; 5], vec![3.0, -1.0, 2.0, 4.0, 5.0]).unwrap();
+        let data = GraphData::new(&edges, features, classes, labels, split).unwrap();
+        assert_eq!(data.features.values(), [3.0, -1.0, 2.0, 4.0, 5.0]);
+    }
+
+    #[test]
     fn what_does_not_fit_is_told_in_a_line() {
         let error = |change: fn(&mut Parts)| made(change).unwrap_err().to_string();
         assert_eq!(error(|p| p.edges.push([1, 9])), "edge 3 joins nodes 1 and 9, and the nodes are 0 to 4");
@@ -269,6 +305,26 @@ mod tests {
         assert_eq!(error(|p| p.split.val.clear()), "the val part of the split is empty");
         assert!(error(|p| p.split.test.push(5)).contains("names node 5"));
         assert!(error(|p| p.split.test.push(0)).contains("node 0 of the test part of the split is in"));
+    }
+
+    #[test]
+    fn a_graph_of_ones_own_is_found_by_its_name_and_is_no_published_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = GraphSet::Own("small".to_owned());
+        let missing = load(&own, folder.path()).unwrap_err().to_string();
+        for part in ["holds no small.npz", "--data", "graph-nets.md", "citeseer-gnn"] {
+            assert!(missing.contains(part) && missing.contains(folder.path().to_str().unwrap()), "{missing}");
+        }
+        for name in ["small", "cora"] {
+            crate::data::npz::tests::write_small(&folder.path().join(format!("{name}.npz")));
+        }
+        let data = load(&own, folder.path()).unwrap();
+        assert_eq!((data.nodes(), data.features.width(), data.classes), (4, 2, 2));
+        let wrong = load(&GraphSet::Cora, folder.path()).unwrap_err().to_string();
+        let said = "cora.npz holds 2 features and 2 classes, and cora has 1433 features and 7 classes";
+        assert!(wrong.contains(said) && wrong.contains("--task mine-gnn"), "{wrong}");
+        let missing = load(&GraphSet::Pubmed, folder.path()).unwrap_err().to_string();
+        assert!(missing.contains("neither pubmed.npz nor ind.pubmed.x"), "{missing}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use hanas_models::spec::FeatureMap;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
+use crate::task::graph::{GraphSizes, NAMED_TASKS};
 use stream::{Purpose, stream};
 
 #[cfg(feature = "torch")]
@@ -143,10 +144,30 @@ pub enum DataError {
         /// Where it was looked for.
         folder: PathBuf,
         /// The graph's name.
-        name: &'static str,
+        name: String,
+    },
+    /// A user's own graph is not there.
+    #[error("{folder} holds no {name}.npz; point --data or HANAS_DATA at its folder (graph-nets.md of the documentation says how to write one), or take {NAMED_TASKS}", folder = folder.display())]
+    NoOwnGraph {
+        /// Where it was looked for.
+        folder: PathBuf,
+        /// The graph's name.
+        name: String,
+    },
+    /// A file under the name of a known graph that holds another.
+    #[error("{path} holds {holds}, and {name} has {wants}; give a graph of your own another name, such as mine.npz and --task mine-gnn", path = path.display())]
+    OtherGraph {
+        /// The file.
+        path: PathBuf,
+        /// The graph's name.
+        name: String,
+        /// What is there.
+        holds: GraphSizes,
+        /// What should be there.
+        wants: GraphSizes,
     },
     /// A graph's file is damaged or another format.
-    #[error("{path}: {why}; it is damaged or another format: fetch it again", path = path.display())]
+    #[error("{path}: {why}; it is damaged or another format (graph-nets.md of the documentation describes it): fetch or write it again", path = path.display())]
     Format {
         /// The file.
         path: PathBuf,

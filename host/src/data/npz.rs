@@ -1,13 +1,14 @@
-//! A graph from one `.npz`: `edges` (n x 2), `feat_indptr`, `feat_indices`, `feat_data` (CSR), `labels`
-//! (-1 for none), `train`, `val`, `test`, `shape` (nodes, features, classes, edges). Any integer kinds.
+//! A graph from one `.npz`: `edges` (n x 2, or 2 x n as PyTorch Geometric has them), `feat_indptr`,
+//! `feat_indices`, `feat_data` (CSR), `labels` (-1 for none), `train`, `val`, `test`, `shape` (nodes, features,
+//! classes, pairs in `edges`). Any integer kinds.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
 use hanas_models::gnn::graph::SparseRows;
-use npyz::NpyFile;
 use npyz::npz::NpzArchive;
+use npyz::{NpyFile, Order};
 
 use super::DataError;
 use super::graph::{GraphData, GraphDataError, Split};
@@ -24,14 +25,17 @@ pub fn read(path: &Path) -> Result<GraphData, DataError> {
     // A missing permission is told as such; what follows is about the content.
     let file = File::open(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     let mut archive = NpzArchive::new(BufReader::new(file)).map_err(|error| damaged(error.to_string()))?;
+    let edges = pairs(&mut archive, "edges").map_err(|why| damaged(format!("array 'edges': {why}")))?;
     let mut array = |name: &'static str| {
         ints(&mut archive, name).map_err(|why| damaged(format!("array '{name}': {why}")))
     };
     let shape = array("shape")?;
-    let [nodes, width, classes, _] = shape[..] else {
+    let [nodes, width, classes, stated] = shape[..] else {
         return Err(damaged(format!("array 'shape' has {} numbers, not 4", shape.len())));
     };
-    let edges = array("edges")?;
+    if edges.len() != stated as usize {
+        return Err(damaged(format!("array 'edges' has {} pairs, and 'shape' says {stated}", edges.len())));
+    }
     let starts = array("feat_indptr")?;
     let columns = array("feat_indices")?;
     let labels = array("labels")?;
@@ -45,7 +49,6 @@ pub fn read(path: &Path) -> Result<GraphData, DataError> {
     let graph = |source| DataError::Graph { path: path.to_owned(), source };
     let features = SparseRows::new(width, starts, columns, values)
         .map_err(|error| graph(GraphDataError::Graph(error)))?;
-    let edges: Vec<[u32; 2]> = edges.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
     // -1 arrived as the largest number.
     let labels = labels.into_iter().map(|label| (label != u32::MAX).then_some(label)).collect();
     GraphData::new(&edges, features, classes, labels, split).map_err(graph)
@@ -64,7 +67,31 @@ fn open<'a>(archive: &'a mut Archive, name: &str) -> Result<NpyFile<impl Read + 
 
 /// An array of integers as 32-bit numbers; -1 becomes the largest.
 fn ints(archive: &mut Archive, name: &str) -> Result<Vec<u32>, String> {
-    let mut file = open(archive, name)?;
+    integers(open(archive, name)?)
+}
+
+/// An array of pairs of integers, n x 2 or 2 x n, in either order of axes. 2 x 2 is read as n x 2.
+fn pairs(archive: &mut Archive, name: &str) -> Result<Vec<[u32; 2]>, String> {
+    let file = open(archive, name)?;
+    // Whether the two of a pair lie side by side; else all first ones lie before all second ones.
+    let side_by_side = match file.shape() {
+        [_, 2] => file.order() == Order::C,
+        [2, _] => file.order() == Order::Fortran,
+        other => {
+            let sides: Vec<String> = other.iter().map(u64::to_string).collect();
+            return Err(format!("its shape is ({}), not (n, 2) or (2, n)", sides.join(", ")));
+        }
+    };
+    let values = integers(file)?;
+    if side_by_side {
+        return Ok(values.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect());
+    }
+    let (first, second) = values.split_at(values.len() / 2);
+    Ok(first.iter().zip(second).map(|(&first, &second)| [first, second]).collect())
+}
+
+/// The integers of an array as they lie in the file.
+fn integers<R: Read>(mut file: NpyFile<R>) -> Result<Vec<u32>, String> {
     macro_rules! try_kinds {
         ($($kind:ty),*) => {$(
             file = match file.try_data::<$kind>() {
@@ -102,17 +129,19 @@ fn floats(archive: &mut Archive, name: &str) -> Result<Vec<f32>, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use npyz::WriterBuilder;
     use npyz::npz::NpzWriter;
 
     use super::*;
 
-    /// A path of three nodes and one alone, without a label.
+    /// Edges as they lie in a file: shape, order of axes, numbers.
+    type Edges<'a> = (&'a [u64], Order, &'a [i64]);
+
+    /// All but the edges of a path of three nodes and one alone, without a label.
     fn arrays() -> Vec<(&'static str, Vec<i64>)> {
         vec![
             ("shape", vec![4, 2, 2, 2]),
-            ("edges", vec![0, 1, 1, 2]),
             ("feat_indptr", vec![0, 1, 2, 3, 3]),
             ("feat_indices", vec![0, 1, 0]),
             ("labels", vec![0, 1, 0, -1]),
@@ -122,7 +151,7 @@ mod tests {
         ]
     }
 
-    fn write(path: &Path, arrays: &[(&str, Vec<i64>)]) {
+    fn write(path: &Path, arrays: &[(&str, Vec<i64>)], (shape, order, edges): Edges<'_>) {
         let mut npz = NpzWriter::create(path).unwrap();
         for (name, values) in arrays {
             let array = npz.array::<i64>(name, Default::default()).unwrap();
@@ -130,12 +159,22 @@ mod tests {
             array.extend(values.iter().copied()).unwrap();
             array.finish().unwrap();
         }
+        let array = npz.array::<i64>("edges", Default::default()).unwrap();
+        let mut array = array.default_dtype().order(order).shape(shape).begin_nd().unwrap();
+        array.extend(edges.iter().copied()).unwrap();
+        array.finish().unwrap();
         let array = npz.array::<f32>("feat_data", Default::default()).unwrap();
         let mut array = array.default_dtype().shape(&[3]).begin_nd().unwrap();
         array.extend([1.0, 2.0, 3.0]).unwrap();
         array.finish().unwrap();
     }
 
+    /// Writes a graph of 4 nodes, 2 features and 2 classes.
+    pub(crate) fn write_small(path: &Path) {
+        write(path, &arrays(), (&[2, 2], Order::C, &[0, 1, 1, 2]));
+    }
+
+    /// The graph with an array changed, or without it.
     fn changed(name: &str, values: &[i64]) -> Result<GraphData, DataError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("small.npz");
@@ -146,7 +185,18 @@ mod tests {
             }
         }
         arrays.retain(|(_, list)| !list.is_empty());
-        write(&path, &arrays);
+        let edges = if name == "edges" { values } else { &[0, 1, 1, 2] };
+        write(&path, &arrays, (&[edges.len() as u64 / 2, 2], Order::C, edges));
+        read(&path)
+    }
+
+    /// The graph with these edges, of which it says that there are so many.
+    fn joined(stated: i64, edges: Edges<'_>) -> Result<GraphData, DataError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("small.npz");
+        let mut arrays = arrays();
+        arrays[0].1[3] = stated;
+        write(&path, &arrays, edges);
         read(&path)
     }
 
@@ -156,6 +206,41 @@ mod tests {
         assert_eq!(data.graph.edges(), [[0, 1], [1, 2]]);
         assert_eq!(data.labels, [Some(0), Some(1), Some(0), None]);
         assert_eq!(data.features.dense(), [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn edges_are_read_in_every_layout() {
+        let flat = [0, 1, 1, 2, 0, 3];
+        let halves = [0, 1, 0, 1, 2, 3];
+        for edges in [
+            (&[3, 2][..], Order::C, &flat[..]),
+            (&[3, 2], Order::Fortran, &halves),
+            (&[2, 3], Order::C, &halves),
+            (&[2, 3], Order::Fortran, &flat),
+        ] {
+            let data = joined(3, edges).unwrap();
+            assert_eq!(data.graph.edges(), [[0, 1], [0, 3], [1, 2]], "{edges:?}");
+        }
+        // As many pairs as sides: one a row, in either order of axes.
+        for (order, edges) in [(Order::C, [0, 1, 2, 3]), (Order::Fortran, [0, 2, 1, 3])] {
+            let data = joined(2, (&[2, 2], order, &edges)).unwrap();
+            assert_eq!(data.graph.edges(), [[0, 1], [2, 3]], "{order:?}");
+        }
+        let none = joined(0, (&[0, 2], Order::C, &[])).unwrap();
+        assert!(none.graph.edges().is_empty());
+    }
+
+    #[test]
+    fn edges_of_another_shape_or_number_are_refused() {
+        let flat = [0, 1, 1, 2, 0, 3];
+        let error = |stated, shape: &[u64]| joined(stated, (shape, Order::C, &flat)).unwrap_err().to_string();
+        for (shape, said) in [(&[6][..], "(6)"), (&[6, 1], "(6, 1)"), (&[1, 3, 2], "(1, 3, 2)")] {
+            let text = error(3, shape);
+            let said = format!("array 'edges': its shape is {said}, not (n, 2) or (2, n)");
+            assert!(text.contains(&said) && text.contains("small.npz") && !text.contains('\n'), "{text}");
+        }
+        let text = error(6, &[3, 2]);
+        assert!(text.contains("array 'edges' has 3 pairs, and 'shape' says 6"), "{text}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rand::{Rng, RngExt};
 
 use super::graph::{GraphData, GraphDataError, Split};
 use super::stream::{Purpose, stream};
-use crate::task::graph::GraphSet;
+use crate::task::graph::GraphSizes;
 
 /// Sizes and odds of a procedural graph.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,8 +42,8 @@ impl Planted {
     /// The graph of the task `planted-gnn`.
     pub const TASK: Self = Self {
         nodes: 300,
-        features: GraphSet::Planted.features(),
-        classes: GraphSet::Planted.classes(),
+        features: GraphSizes::PLANTED.features,
+        classes: GraphSizes::PLANTED.classes,
         edges: 700,
         within: 0.8,
         words: 6,
@@ -56,8 +56,8 @@ impl Planted {
     /// A graph of Cora's sizes, to time things with where Cora is not at hand.
     pub const CORA_SIZED: Self = Self {
         nodes: 2_708,
-        features: GraphSet::Cora.features(),
-        classes: GraphSet::Cora.classes(),
+        features: GraphSizes::CORA.features,
+        classes: GraphSizes::CORA.classes,
         edges: 5_278,
         within: 0.8,
         words: 18,

@@ -1,5 +1,7 @@
 //! A graph task: graph nets on one graph's nodes (ALGORITHM 2).
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// What a profile, a space and a search over graph nets are for.
@@ -12,7 +14,7 @@ pub struct GraphTask {
 }
 
 /// Graphs that a task can name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GraphSet {
     /// Cora in the public Planetoid split.
@@ -23,49 +25,77 @@ pub enum GraphSet {
     Pubmed,
     /// A procedural graph with planted classes, made from a seed; nothing to download.
     Planted,
+    /// A user's own, by the name of its file without `.npz`.
+    Own(String),
+}
+
+/// Tasks of the graphs that hanas knows, for people.
+pub const NAMED_TASKS: &str = "cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn";
+
+/// Longest name of a user's own graph.
+const LONGEST_NAME: usize = 64;
+
+/// What nets on a graph take in and tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GraphSizes {
+    /// Features of a node.
+    pub features: u32,
+    /// Classes.
+    pub classes: u32,
+}
+
+impl GraphSizes {
+    /// Of [`GraphSet::Cora`].
+    pub const CORA: Self = Self { features: 1_433, classes: 7 };
+    /// Of [`GraphSet::Citeseer`].
+    pub const CITESEER: Self = Self { features: 3_703, classes: 6 };
+    /// Of [`GraphSet::Pubmed`].
+    pub const PUBMED: Self = Self { features: 500, classes: 3 };
+    /// Of [`GraphSet::Planted`].
+    pub const PLANTED: Self = Self { features: 64, classes: 4 };
+}
+
+impl fmt::Display for GraphSizes {
+    /// `1433 features and 7 classes`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} features and {} classes", self.features, self.classes)
+    }
 }
 
 impl GraphSet {
-    /// Every graph.
-    pub const ALL: [Self; 4] = [Self::Cora, Self::Citeseer, Self::Pubmed, Self::Planted];
+    /// Every graph that hanas knows.
+    pub const NAMED: [Self; 4] = [Self::Cora, Self::Citeseer, Self::Pubmed, Self::Planted];
 
     /// Name in task names and files: `cora`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Cora => "cora",
             Self::Citeseer => "citeseer",
             Self::Pubmed => "pubmed",
             Self::Planted => "planted",
+            Self::Own(name) => name,
         }
     }
 
-    /// Features of a node.
+    /// Its sizes; none of a user's own, whose file says them.
     #[must_use]
-    pub const fn features(self) -> u32 {
+    pub const fn sizes(&self) -> Option<GraphSizes> {
         match self {
-            Self::Cora => 1_433,
-            Self::Citeseer => 3_703,
-            Self::Pubmed => 500,
-            Self::Planted => 64,
-        }
-    }
-
-    /// Classes to tell apart.
-    #[must_use]
-    pub const fn classes(self) -> u32 {
-        match self {
-            Self::Cora => 7,
-            Self::Citeseer => 6,
-            Self::Pubmed => 3,
-            Self::Planted => 4,
+            Self::Cora => Some(GraphSizes::CORA),
+            Self::Citeseer => Some(GraphSizes::CITESEER),
+            Self::Pubmed => Some(GraphSizes::PUBMED),
+            Self::Planted => Some(GraphSizes::PLANTED),
+            Self::Own(_) => None,
         }
     }
 }
 
 /// A name that is no graph task.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{name}' is no graph task; take cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn")]
+#[error(
+    "'{name}' is no graph task; take {NAMED_TASKS}, or NAME-gnn for your own NAME.npz, NAME being at most {LONGEST_NAME} letters, digits, _ and -"
+)]
 pub struct UnknownGraphTask {
     name: String,
 }
@@ -74,11 +104,18 @@ impl std::str::FromStr for GraphTask {
     type Err = UnknownGraphTask;
 
     fn from_str(name: &str) -> Result<Self, UnknownGraphTask> {
-        let set =
-            name.strip_suffix("-gnn").and_then(|set| GraphSet::ALL.into_iter().find(|of| of.name() == set));
-        let data = set.ok_or_else(|| UnknownGraphTask { name: name.to_owned() })?;
+        let graph = name.strip_suffix("-gnn").filter(|graph| is_graph_name(graph));
+        let graph = graph.ok_or_else(|| UnknownGraphTask { name: name.to_owned() })?;
+        let named = GraphSet::NAMED.into_iter().find(|of| of.name() == graph);
+        let data = named.unwrap_or_else(|| GraphSet::Own(graph.to_owned()));
         Ok(Self { name: name.to_owned(), data })
     }
+}
+
+/// Whether it can name a graph: part of a file's name and nothing else.
+fn is_graph_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(fits)
 }
 
 #[cfg(test)]
@@ -87,12 +124,33 @@ mod tests {
 
     #[test]
     fn names_are_data_sets_and_gnn() {
-        for set in GraphSet::ALL {
+        for set in GraphSet::NAMED {
             let name = format!("{}-gnn", set.name());
             assert_eq!(name.parse::<GraphTask>().unwrap(), GraphTask { name, data: set });
         }
-        for bad in ["cora", "gnn", "karate-gnn", "cora-gnn-2", "-gnn"] {
+        let long = "x".repeat(LONGEST_NAME);
+        for own in ["karate", "Cora", "cora-2", "my_graph", long.as_str()] {
+            let name = format!("{own}-gnn");
+            let task: GraphTask = name.parse().unwrap();
+            assert_eq!((task.name, task.data.name()), (name, own));
+            assert_eq!(task.data, GraphSet::Own(own.to_owned()));
+        }
+        let longer = format!("{long}x-gnn");
+        let bad = ["cora", "gnn", "-gnn", "cora-gnn-2", "../cora-gnn", "a.b-gnn", "a b-gnn", longer.as_str()];
+        for bad in bad {
             assert!(bad.parse::<GraphTask>().unwrap_err().to_string().contains("planted-gnn"), "{bad}");
         }
+    }
+
+    #[test]
+    fn known_graphs_are_kept_by_their_names() {
+        for set in GraphSet::NAMED {
+            let kept = serde_json::to_string(&set).unwrap();
+            assert_eq!(kept, format!("\"{}\"", set.name()));
+            assert_eq!(serde_json::from_str::<GraphSet>(&kept).unwrap(), set);
+        }
+        let own = GraphSet::Own("mine".to_owned());
+        let kept = serde_json::to_string(&own).unwrap();
+        assert_eq!(serde_json::from_str::<GraphSet>(&kept).unwrap(), own);
     }
 }

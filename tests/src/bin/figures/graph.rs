@@ -19,7 +19,7 @@ use super::{Pin, agent};
 /// The graph, and what to call it.
 fn cora() -> Result<(GraphData, &'static str)> {
     match std::env::var_os("HANAS_PLANETOID") {
-        Some(folder) => Ok((load(GraphSet::Cora, folder.as_ref())?, "Cora")),
+        Some(folder) => Ok((load(&GraphSet::Cora, folder.as_ref())?, "Cora")),
         None => Ok((planted(&Planted::CORA_SIZED, 1)?, "a procedural graph of Cora's sizes")),
     }
 }
