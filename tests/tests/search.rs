@@ -119,6 +119,20 @@ fn budgets_out_of_reach_say_what_can_be_had() {
     assert!(large.contains("the largest costs 0.50") && large.contains("lower --budget"), "{large}");
 }
 
+/// Multiply-adds decide, and the device still says how fast the net is.
+#[test]
+fn a_net_found_by_multiply_adds_is_measured_at_the_end() {
+    let bed = Bed::new();
+    let search = ["uniform", "--mode", "paper", "--budget", "0.5x", "--out", "run"];
+    let found = bed.host.json(&bed.search(&search));
+    assert!(found["budget_ns"].is_null(), "{found}");
+    let measured = found["net"]["measured_ns"].as_f64().unwrap();
+    assert!((0.4e6..0.6e6).contains(&measured), "{found}");
+    let kept: serde_json::Value =
+        serde_json::from_slice(&fs::read(bed.host.path("run/net.json")).unwrap()).unwrap();
+    assert_eq!(kept["measured_ns"].as_f64(), Some(measured));
+}
+
 #[test]
 fn a_run_of_another_task_or_with_other_settings_is_refused() {
     let bed = Bed::new();
@@ -134,6 +148,46 @@ fn a_run_of_another_task_or_with_other_settings_is_refused() {
     assert_eq!(bed.host.run(&profile).code, Some(0));
     let search = [&["search", "--cost", "paper-f"], &search[..], &device[..]].concat();
     assert!(bed.host.run(&search).complaint(1).contains("holds another run"));
+}
+
+/// A search that is given again tells what it found, whatever the device says now: there may be weights of
+/// it. Another budget is another run.
+#[test]
+fn a_finished_search_is_told_and_not_made_again() {
+    let bed = Bed::new();
+    let host = &bed.host;
+    let words = |budget| bed.search(&["aligned", "--budget", budget, "--epochs", "1", "--out", "run"]);
+    let first = host.json(&words("1x"));
+    let (file, base) = (host.path("run/net.json"), fs::read(host.path("run/base.json")).unwrap());
+    let mut net = first["net"].clone();
+    net["measured_ns"] = serde_json::json!(123.5);
+    fs::write(&file, net.to_string()).unwrap();
+    let again = host.json(&words("1x"));
+    assert_eq!(again["net"], net);
+    assert_eq!((&again["base"], &again["budget_ns"]), (&first["base"], &first["budget_ns"]));
+    assert_eq!(fs::read_to_string(&file).unwrap(), net.to_string());
+    assert_eq!(fs::read(host.path("run/base.json")).unwrap(), base);
+    for other in ["1.05x", "500us"] {
+        assert!(host.run(&words(other)).complaint(1).contains("holds another run"), "{other}");
+    }
+}
+
+#[test]
+fn a_training_with_other_settings_or_without_images_is_refused() {
+    let bed = Bed::new();
+    let host = &bed.host;
+    let search = bed.search(&["aligned", "--budget", "500us", "--epochs", "1", "--out", "run"]);
+    let none = ["--images", "0"];
+    let refused = host.run(&[&search[..], &none].concat());
+    assert!(refused.complaint(2).contains("--images 0"));
+    assert!(!host.path("run").exists());
+    assert_eq!(host.run(&search).code, Some(0));
+    let train = ["train", "run", "--epochs", "1", "--train-batch", "8", "--quiet"];
+    assert!(host.run(&[&train[..], &none].concat()).complaint(2).contains("--images 0"));
+    assert!(!host.path("run/weights.safetensors").exists());
+    assert_eq!(host.run(&train).code, Some(0));
+    let alone = host.run(&[&train[..], &["--no-teacher"]].concat());
+    assert!(alone.complaint(1).contains("written with other settings"));
 }
 
 /// A disk that fills up while a checkpoint is written leaves the old one, from which training goes on.

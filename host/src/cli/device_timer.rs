@@ -17,8 +17,9 @@ use crate::search::timer::{NetTimer, TimerError};
 use crate::store::ModelSamples;
 use crate::task::Task;
 
-/// Timed runs of a whole net during a search.
-const SEARCH_SAMPLES: u32 = 24;
+/// Timed runs of a whole net during a search: one measurement corrects all prices, and must not be off for a
+/// spell of another guest.
+const SEARCH_SAMPLES: u32 = 60;
 
 /// Latency curves of a task's layer types from stored samples, calibrated on the whole nets among them.
 pub(super) fn fits(

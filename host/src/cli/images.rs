@@ -31,6 +31,11 @@ pub(super) struct ImageArgs {
 impl ImageArgs {
     /// Reads the task's images.
     pub(super) fn load(&self, task: &Task) -> anyhow::Result<(Data, Normalisation)> {
+        if self.images == Some(0) {
+            return Err(
+                super::Usage("--images 0 leaves no image to train on; give 1 or more".to_owned()).into()
+            );
+        }
         let folder = |set: &str| {
             self.data
                 .clone()
@@ -51,7 +56,8 @@ impl ImageArgs {
         let normalisation = match task.data {
             DataSet::Cifar10 => Normalisation::cifar10(),
             DataSet::Cifar100 => Normalisation::cifar100(),
-            // Of all images, however many are trained on: `verify` must find the same.
+            // Of all images, however many are trained on. Procedural ones are as many as asked for, so that
+            // `verify` takes what training kept.
             DataSet::Shapes10 | DataSet::Own(_) => Normalisation::of(&data.train),
         };
         if let Some(images) = self.images {

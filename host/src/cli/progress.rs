@@ -36,6 +36,12 @@ impl Progress {
         Self { bar, what: what.to_owned(), plain, first: None, last_line: Instant::now() }
     }
 
+    /// There are `total` steps, as is known now.
+    #[cfg(feature = "torch")]
+    pub(super) fn of(&self, total: u64) {
+        self.bar.set_length(total);
+    }
+
     /// `done` steps are done; `message` says where we are.
     pub(super) fn at(&mut self, done: u64, message: &str) {
         self.bar.set_position(done);

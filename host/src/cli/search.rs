@@ -1,6 +1,6 @@
 //! `hanas search`: a net for a device under a latency budget.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use hanas_models::resnet::ConvNet;
@@ -12,14 +12,15 @@ use super::device_timer::{DeviceTimer, base_of, fits};
 use super::nets::measure;
 use super::output::{Format, json, text};
 use super::pace::Pace;
-use super::search_args::SearchArgs;
+use super::search_args::{Budget, SearchArgs};
 use super::watch::Watch;
 use super::{Interrupted, interrupt, space};
 use crate::latency::net_model::{ModelKind, NetCost, NetModel};
 use crate::profile::sampling::Sampling;
 use crate::search::SearchError;
+use crate::search::checkpoint::digest;
 use crate::search::choices::Choices;
-use crate::search::config::{CostKind, Gate, SearchConfig};
+use crate::search::config::{CostKind, Gate, SearchConfig, Strategy};
 use crate::search::latency_model::LatencyModel;
 use crate::search::progress::peak_memory_bytes;
 use crate::search::run::{NetRecord, RunDir, RunRecord, SCHEMA_VERSION};
@@ -80,8 +81,17 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
         config: config.clone(),
         space,
         train_images: args.images.images,
+        budget: Some(args.budget.to_string()),
+        images_digest: Some(digest(&data.train, &normalisation)),
     };
-    let (dir, config) = open_run(&args.out, record)?;
+    let (dir, config) = open_run(&args.out, record, args.budget)?;
+    let budget_ns = match config.gate {
+        Gate::Latency { budget_ns } => Some(budget_ns),
+        Gate::Flops { .. } => None,
+    };
+    if dir.net().is_ok_and(|net| net.measured_ns.is_some()) {
+        return print(global, &finished(global, &dir, base, budget_ns)?);
+    }
     dir.save_base(&base)?;
     let request = Request {
         config: &config,
@@ -95,17 +105,24 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new("search", global.quiet);
     let found = search(&request, &mut timer, Some(&files), &mut watch.monitor(interrupt::watch()));
     drop(watch);
-    if let Err(SearchError::BudgetTooSmall { .. } | SearchError::BudgetTooLarge { .. }) = &found {
-        // Another budget is what comes next, most likely into the same folder.
+    if let Err(
+        SearchError::BudgetTooSmall { .. }
+        | SearchError::BudgetTooLarge { .. }
+        | SearchError::Diverged { .. },
+    ) = &found
+    {
+        // Another budget or rate is what comes next, most likely into the same folder.
         dir.abandon();
     }
-    let found = found.map_err(interrupted)?;
-    let net = record_of(&found, &timer)?;
+    let found = found.map_err(|error| ended(error, config.strategy, &dir))?;
+    let mut net = record_of(&found, &timer)?;
     dir.save_net(&net)?;
-    let budget_ns = match config.gate {
-        Gate::Latency { budget_ns } => Some(budget_ns),
-        Gate::Flops { .. } => None,
-    };
+    if net.measured_ns.is_none() {
+        // Multiply-adds decided; the net's latency is of interest all the same.
+        let measured = timer.measure_ns(&found.net).map_err(SearchError::Timer);
+        net.measured_ns = Some(measured.map_err(|error| ended(error, config.strategy, &dir))?);
+        dir.save_net(&net)?;
+    }
     let peak_memory_bytes = peak_memory_bytes();
     print(global, &Outcome { run: args.out.clone(), net, base, budget_ns, peak_memory_bytes })
 }
@@ -158,22 +175,48 @@ fn pairs(task: &Task, store: &Store, query: &SampleQuery<'_>) -> anyhow::Result<
     Ok(model)
 }
 
-/// Opens the folder; a run that goes on keeps the budget and the space it began with, for measuring the
-/// base net or the candidates again would give slightly others.
-fn open_run(path: &std::path::Path, mut record: RunRecord) -> anyhow::Result<(RunDir, SearchConfig)> {
-    if let Ok(old) = RunDir::open(path).and_then(|dir| dir.record())
-        && let (Gate::Latency { budget_ns }, Gate::Latency { budget_ns: now }) =
+/// Opens the folder. A run that goes on under the same budget keeps the latency it began with: a share of
+/// the base net's is slightly another one whenever that is measured.
+fn open_run(path: &Path, mut record: RunRecord, budget: Budget) -> anyhow::Result<(RunDir, SearchConfig)> {
+    if let Ok(old) = RunDir::open(path).and_then(|dir| dir.record()) {
+        if let (Gate::Latency { budget_ns: then }, Gate::Latency { budget_ns: now }) =
             (old.config.gate, record.config.gate)
-        && (now / budget_ns - 1.0).abs() < SAME_BUDGET
-    {
-        record.config.gate = old.config.gate;
+        {
+            let same = match old.budget {
+                Some(_) => old.budget == record.budget,
+                None => matches!(budget, Budget::Share(_)) && (now / then - 1.0).abs() < SAME_BUDGET,
+            };
+            if same {
+                record.config.gate = old.config.gate;
+            }
+        }
+        // What an older hanas did not write down is taken for the same.
+        record.budget = record.budget.filter(|_| old.budget.is_some());
+        record.images_digest = record.images_digest.filter(|_| old.images_digest.is_some());
     }
     let config = record.config.clone();
     Ok((RunDir::create(path, &record)?, config))
 }
 
-/// Two measurements of one base net differ by less than this share.
+/// Two measurements of one base net differ by less than this share; for runs of an older hanas, which did
+/// not write down the budget as it was given.
 const SAME_BUDGET: f64 = 0.2;
+
+/// What a finished search found. It is not derived again: with fresh measurements it may be another net,
+/// whose weights those of the folder are not.
+fn finished(
+    global: &Global,
+    dir: &RunDir,
+    base_now: NetRecord,
+    budget_ns: Option<f64>,
+) -> anyhow::Result<Outcome> {
+    let run = dir.path().to_owned();
+    if !global.quiet {
+        eprintln!("note: the search in {} is finished; this is what it found", run.display());
+    }
+    let base = dir.base().unwrap_or(base_now);
+    Ok(Outcome { run, net: dir.net()?, base, budget_ns, peak_memory_bytes: peak_memory_bytes() })
+}
 
 fn record_of(found: &Found, timer: &DeviceTimer<'_>) -> anyhow::Result<NetRecord> {
     let net: &ConvNet = &found.net;
@@ -184,13 +227,26 @@ fn record_of(found: &Found, timer: &DeviceTimer<'_>) -> anyhow::Result<NetRecord
     Ok(record)
 }
 
-fn interrupted(error: SearchError) -> anyhow::Error {
-    match error {
-        SearchError::Interrupted => {
-            Interrupted { kept: "the same command goes on from the last epoch".to_owned() }.into()
-        }
-        other => other.into(),
+/// A search that found no net, and what to do.
+fn ended(error: SearchError, strategy: Strategy, dir: &RunDir) -> anyhow::Error {
+    let interrupted = match &error {
+        SearchError::Interrupted => true,
+        // While a net was measured.
+        SearchError::Timer(error) => error.is::<Interrupted>(),
+        _ => false,
+    };
+    if interrupted {
+        let kept = match strategy {
+            Strategy::Random | Strategy::Uniform => "nothing is kept; the same command begins anew",
+            _ => "the same command goes on from the last epoch",
+        };
+        return Interrupted { kept: kept.to_owned() }.into();
     }
+    if matches!(error, SearchError::Diverged { .. }) {
+        let elsewhere = if dir.search_checkpoint().exists() { " and another --out" } else { "" };
+        return anyhow::anyhow!("{error}; give a lower --rate{elsewhere}");
+    }
+    error.into()
 }
 
 fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
@@ -213,4 +269,100 @@ fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
         Bytes(*peak_memory_bytes),
         run.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::space::width::WidthSpace;
+
+    #[test]
+    fn a_search_without_a_net_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = serde_json::json!({ "schema_version": SCHEMA_VERSION });
+        let dir = RunDir::create(folder.path(), &record).unwrap();
+        let said = |error, strategy| ended(error, strategy, &dir).to_string();
+        let asked = || SearchError::Timer(Box::new(Interrupted { kept: String::new() }));
+        let on = "interrupted; the same command goes on from the last epoch";
+        for error in [SearchError::Interrupted, asked()] {
+            assert_eq!(said(error, Strategy::Htas), on);
+        }
+        assert!(said(asked(), Strategy::Uniform).contains("begins anew"));
+        let diverged = || said(SearchError::Diverged { epoch: 2, step: 7 }, Strategy::Htas);
+        assert!(diverged().ends_with("the learning rate is too high; give a lower --rate"));
+        std::fs::write(dir.search_checkpoint(), "").unwrap();
+        assert!(diverged().ends_with("give a lower --rate and another --out"));
+    }
+
+    fn record(budget: Budget, budget_ns: f64) -> RunRecord {
+        let task: Task = "shapes10-resnet20".parse().unwrap();
+        RunRecord {
+            schema_version: SCHEMA_VERSION,
+            device: "local".to_owned(),
+            batch: 4,
+            config: SearchConfig::scaled(Strategy::Htas, Gate::Latency { budget_ns }, 1),
+            space: WidthSpace::aligned(&task.family, 2, 8),
+            train_images: None,
+            budget: Some(budget.to_string()),
+            images_digest: Some("0123".to_owned()),
+            task,
+        }
+    }
+
+    /// The latency limit with which a folder takes a search; none where it holds another run.
+    fn open(path: &Path, budget: &str, budget_ns: f64) -> Option<f64> {
+        let budget: Budget = budget.parse().unwrap();
+        match open_run(path, record(budget, budget_ns), budget) {
+            Ok((_, SearchConfig { gate: Gate::Latency { budget_ns }, .. })) => Some(budget_ns),
+            Ok(_) => unreachable!("the gate is one of latency"),
+            Err(error) => {
+                assert!(error.to_string().contains("holds another run"), "{error}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_goes_on_under_the_budget_that_was_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let (share, latency) = (folder.path().join("share"), folder.path().join("latency"));
+        for (budget, now, limit) in
+            [("0.5x", 1e6, Some(1e6)), ("0.50x", 1.3e6, Some(1e6)), ("0.51x", 1e6, None), ("1ms", 1e6, None)]
+        {
+            assert_eq!(open(&share, budget, now), limit, "{budget}");
+        }
+        for (budget, now, limit) in
+            [("1ms", 1e6, Some(1e6)), ("1000us", 1e6, Some(1e6)), ("1.1ms", 1.1e6, None), ("0.5x", 1e6, None)]
+        {
+            assert_eq!(open(&latency, budget, now), limit, "{budget}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_an_older_hanas_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut old = serde_json::to_value(record(Budget::Share(0.5), 1e6)).unwrap();
+        for key in ["budget", "images_digest"] {
+            old.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        std::fs::write(folder.path().join("run.json"), old.to_string()).unwrap();
+        for (budget, now, limit) in [
+            ("0.5x", 1.1e6, Some(1e6)),
+            ("0.5x", 1.3e6, None),
+            ("1ms", 1e6, Some(1e6)),
+            ("1.1ms", 1.1e6, None),
+        ] {
+            assert_eq!(open(folder.path(), budget, now), limit, "{budget}");
+        }
+    }
+
+    #[test]
+    fn a_run_on_other_images_is_another_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let budget = Budget::Share(0.5);
+        assert!(open(folder.path(), "0.5x", 1e6).is_some());
+        let other = RunRecord { images_digest: Some("4567".to_owned()), ..record(budget, 1e6) };
+        let error = open_run(folder.path(), other, budget).unwrap_err();
+        assert!(error.to_string().contains("holds another run"), "{error}");
+    }
 }

@@ -76,6 +76,16 @@ pub(super) enum Budget {
     Latency(f64),
 }
 
+impl std::fmt::Display for Budget {
+    /// As it may be given; latencies in microseconds.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Share(share) => write!(f, "{share}x"),
+            Self::Latency(ns) => write!(f, "{}us", ns / 1e3),
+        }
+    }
+}
+
 impl std::str::FromStr for Budget {
     type Err = String;
 
@@ -109,7 +119,7 @@ pub(super) struct SearchArgs {
     pub(super) images: ImageArgs,
     /// Latency limit, 12ms, or share of the base net's cost, 0.5x
     #[arg(long)]
-    budget: Budget,
+    pub(super) budget: Budget,
     /// hanas's own way, or the paper's
     #[arg(long, value_enum, default_value_t)]
     mode: ModeArg,
@@ -140,6 +150,9 @@ pub(super) struct SearchArgs {
     /// Images of a training step
     #[arg(long)]
     train_batch: Option<usize>,
+    /// Learning rate of the weights at the start [default: 0.1]
+    #[arg(long)]
+    rate: Option<f64>,
     /// Gumbel temperature falls in a line from 10 (TAS paper) instead of along a cosine from 5 (its code)
     #[arg(long)]
     linear_temperature: bool,
@@ -182,6 +195,7 @@ impl SearchArgs {
         config.epochs = self.epochs.unwrap_or(config.epochs);
         config.warmup_epochs = self.warmup_epochs.unwrap_or(config.warmup_epochs);
         config.batch = self.train_batch.unwrap_or(config.batch);
+        config.weights.rate = self.rate.unwrap_or(config.weights.rate);
         if self.linear_temperature {
             config.temperature = Temperature::LINEAR;
         }
@@ -237,6 +251,15 @@ mod tests {
         args.config(args.cost(), 4e6).unwrap()
     }
 
+    #[test]
+    fn a_budget_is_written_as_it_is_given() {
+        for (given, written) in
+            [("0.5x", "0.5x"), ("500us", "500us"), ("0.5ms", "500us"), ("1.5s", "1500000us")]
+        {
+            assert_eq!(given.parse::<Budget>().unwrap().to_string(), written);
+        }
+    }
+
     /// Each star can be had alone in either mode, so that it has a control arm.
     #[test]
     fn modes_are_defaults_and_switches_go_before() {
@@ -255,5 +278,14 @@ mod tests {
             let config = config(words);
             assert_eq!((config.gate, config.cost, config.decode), (gate, cost, decode), "{words}");
         }
+    }
+
+    #[test]
+    fn the_weights_rate_is_the_recipes_unless_given() {
+        assert_eq!(
+            config("htas").weights,
+            SearchConfig::scaled(Strategy::Htas, config("htas").gate, 1).weights
+        );
+        assert_eq!(config("htas --rate 0.02").weights.rate, 0.02);
     }
 }

@@ -43,6 +43,9 @@ pub(super) struct TrainArgs {
     /// Images of a training step
     #[arg(long)]
     train_batch: Option<usize>,
+    /// Highest learning rate [default: 0.1]
+    #[arg(long)]
+    rate: Option<f64>,
     /// Seed [default: the search's; of graph nets the seeds of its final]
     #[arg(long)]
     seed: Option<u64>,
@@ -93,9 +96,9 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     };
     let files = Files { checkpoint: dir.train_checkpoint(), log: dir.train_log() };
     let mut watch = Watch::new("train", global.quiet);
-    let trained =
-        train(&request, Some(&files), &mut watch.monitor(interrupt::watch())).map_err(interrupted)?;
+    let trained = train(&request, Some(&files), &mut watch.monitor(interrupt::watch()));
     drop(watch);
+    let trained = trained.map_err(|error| ended(error, Some(&files.checkpoint)))?;
     save_weights(&dir.weights(), &trained.weights)?;
     let record = TrainRecord {
         schema_version: SCHEMA_VERSION,
@@ -115,6 +118,7 @@ fn graph(global: &Global, args: &TrainArgs, dir: &RunDir) -> anyhow::Result<()> 
     let of_convnets = [
         ("--warmup-epochs", args.warmup_epochs.is_some()),
         ("--train-batch", args.train_batch.is_some()),
+        ("--rate", args.rate.is_some()),
         ("--no-teacher", args.no_teacher),
         ("--teachers", args.teachers.is_some()),
         ("--images", args.images.images.is_some()),
@@ -133,6 +137,7 @@ fn config(args: &TrainArgs, seed: u64) -> anyhow::Result<TrainConfig> {
     config.epochs = args.epochs.unwrap_or(config.epochs);
     config.warmup_epochs = args.warmup_epochs.unwrap_or(config.warmup_epochs);
     config.batch = args.train_batch.unwrap_or(config.batch);
+    config.sgd.rate = args.rate.unwrap_or(config.sgd.rate);
     config.check()?;
     Ok(config)
 }
@@ -152,13 +157,22 @@ fn base_net(
     let net = record.task.family.base().net()?;
     let mut watch = Watch::new("teacher", global.quiet);
     let mut monitor = watch.monitor(interrupt::watch());
-    teacher(&record.task.name, &net, config, data, normalisation, &folder, &mut monitor).map_err(interrupted)
+    // A teacher's checkpoint goes by its settings: with another rate there is none.
+    teacher(&record.task.name, &net, config, data, normalisation, &folder, &mut monitor)
+        .map_err(|error| ended(error, None))
 }
 
-fn interrupted(error: TrainError) -> anyhow::Error {
+/// A training that came to no end, and what to do; `checkpoint` is in the way of other settings.
+fn ended(error: TrainError, checkpoint: Option<&Path>) -> anyhow::Error {
     match error {
         TrainError::Interrupted => {
             Interrupted { kept: "the same command goes on from the last epoch".to_owned() }.into()
+        }
+        TrainError::Diverged { .. } => {
+            let in_the_way = checkpoint.filter(|path| path.exists());
+            let delete =
+                in_the_way.map_or_else(String::new, |path| format!(" and delete {}", path.display()));
+            anyhow::anyhow!("{error}; give a lower --rate{delete}")
         }
         other => other.into(),
     }
@@ -176,4 +190,19 @@ fn print(global: &Global, outcome: &Outcome<'_>) -> anyhow::Result<()> {
         100.0 * test_accuracy,
         Bytes(outcome.peak_memory_bytes)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_that_diverged_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = folder.path().join("train.checkpoint.safetensors");
+        let said = || ended(TrainError::Diverged { epoch: 2, step: 7 }, Some(&checkpoint)).to_string();
+        assert!(said().ends_with("epoch 2, step 7: the learning rate is too high; give a lower --rate"));
+        std::fs::write(&checkpoint, "").unwrap();
+        assert!(said().ends_with(&format!("--rate and delete {}", checkpoint.display())));
+    }
 }

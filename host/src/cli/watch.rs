@@ -16,20 +16,22 @@ impl Watch {
         let what = what.to_owned();
         let mut progress: Option<Progress> = None;
         let show = move |event: Event<'_>| match event {
-            Event::Step { epoch, epochs, step, steps, loss } => {
-                let total = u64::from(epochs) * steps as u64;
-                let bar = progress.get_or_insert_with(|| Progress::new(&what, total, quiet));
-                bar.at(u64::from(epoch) * steps as u64 + step as u64 + 1, &format!("loss {loss:.3}"));
+            Event::Step { done, total, loss } => {
+                let bar = progress.get_or_insert_with(|| Progress::new(&what, total as u64, quiet));
+                bar.of(total as u64);
+                bar.at(done as u64, &format!("loss {loss:.3}"));
             }
-            Event::Search(line) if !quiet => {
+            Event::Measured { done, total } => {
+                let bar = progress.get_or_insert_with(|| Progress::new(&what, total as u64, quiet));
+                bar.at(done as u64, "nets measured");
+            }
+            Event::Search { line, expected, argmax, target } if !quiet => {
+                let expected = expected.map_or_else(String::new, |cost| format!("  expected {cost}"));
                 let text = format!(
-                    "epoch {:>3}  loss {:.3}  accuracy {:.3}  expected {:.4e}  argmax {:.4e} of {:.4e}  {:.0} s",
+                    "epoch {:>3}  loss {:.3}  accuracy {:.3}{expected}  argmax {argmax} of {target}  {:.0} s",
                     line.epoch + 1,
                     line.weight_loss,
                     line.weight_accuracy,
-                    line.expected_cost,
-                    line.estimated_cost,
-                    line.target_cost,
                     line.wall_ms as f64 / 1e3
                 );
                 say(progress.as_ref(), &text);
@@ -53,7 +55,11 @@ impl Watch {
                 );
                 bar.at(trial.trial as u64 + 1, &accuracy);
             }
-            Event::Search(_) | Event::Train(_) => {}
+            Event::Final { done, total, validation } => {
+                let bar = progress.get_or_insert_with(|| Progress::new(&what, total as u64, quiet));
+                bar.at(done as u64, &format!("accuracy {validation:.4}"));
+            }
+            Event::Search { .. } | Event::Train(_) => {}
         };
         Self { show: Box::new(show) }
     }

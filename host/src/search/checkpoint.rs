@@ -2,6 +2,7 @@
 //! tensors and a JSON note of where it stands. Trained weights are stored the same way.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use hanas_models::weights::{Tensor as Values, Weights};
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use tch::{Kind, TchError, Tensor};
 
 use super::run::RunError;
+use crate::data::{ImageSet, Normalisation};
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -119,6 +121,18 @@ impl Checkpoint {
     }
 }
 
+/// Names training images, their labels and normalisation by a short hash: a checkpoint goes on with the
+/// same alone.
+#[must_use]
+pub fn digest(images: &ImageSet, normalisation: &Normalisation) -> String {
+    let mut hasher = blake3::Hasher::new();
+    let head = format!("{:?} {} {} {normalisation:?}", images.shape, images.classes, images.len());
+    hasher.update(head.as_bytes());
+    hasher.update(&images.labels);
+    hasher.update(&images.images);
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
 /// A store's variables, for a checkpoint.
 #[must_use]
 pub fn variables(store: &tch::nn::VarStore) -> Tensors {
@@ -194,12 +208,18 @@ fn write(path: &Path, tensors: &Tensors) -> Result<(), CheckpointError> {
         std::fs::remove_file(&beside).ok();
         return Err(failed(source));
     }
-    std::fs::rename(&beside, path).map_err(|source| RunError::Write { path: path.to_owned(), source }.into())
+    // Synced first: after a power cut the name must not stand for a file that is not on the disk yet.
+    let synced = File::options().write(true).open(&beside).and_then(|file| file.sync_all());
+    synced.and_then(|()| std::fs::rename(&beside, path)).map_err(|source| {
+        std::fs::remove_file(&beside).ok();
+        RunError::Write { path: path.to_owned(), source }.into()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::shapes::shapes10;
 
     #[test]
     fn groups_and_note_survive_the_disk() {
@@ -216,6 +236,20 @@ mod tests {
         assert!(checkpoint.group("weights")["a.b"].equal(&transposed));
         assert_eq!(checkpoint.group("logits")["a.b"].int64_value(&[]), 7);
         assert!(!folder.path().join("a.part").exists());
+    }
+
+    #[test]
+    fn other_images_have_another_digest() {
+        let set = shapes10(20, 0, 16, 1).train;
+        let normalisation = Normalisation::of(&set);
+        let same = digest(&set, &normalisation);
+        assert_eq!(digest(&shapes10(20, 0, 16, 1).train, &normalisation), same);
+        let mut relabelled = set.clone();
+        relabelled.labels.swap(0, 1);
+        for other in [set.select(&[1, 0]), relabelled, shapes10(20, 0, 16, 2).train] {
+            assert_ne!(digest(&other, &normalisation), same);
+        }
+        assert_ne!(digest(&set, &Normalisation::cifar10()), same);
     }
 
     #[test]

@@ -268,6 +268,8 @@ impl SearchConfig {
             format!("a tolerance of {} is none; take a share such as 0.05", self.tolerance)
         } else if self.epochs == 0 || self.batch == 0 {
             "a search needs at least one epoch and one image per batch".to_owned()
+        } else if !(self.weights.rate.is_finite() && self.weights.rate > 0.0) {
+            format!("a learning rate of {} is none; give --rate as 0.1 or less", self.weights.rate)
         } else {
             return Ok(());
         };
@@ -291,9 +293,12 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_that_is_none_is_refused() {
-        for budget_ns in [0.0, -1.0, f64::NAN] {
-            let config = SearchConfig::paper(Strategy::Htas, Gate::Latency { budget_ns }, 1);
+    fn a_budget_or_a_rate_that_is_none_is_refused() {
+        for none in [0.0, -1.0, f64::NAN] {
+            let config = SearchConfig::paper(Strategy::Htas, Gate::Latency { budget_ns: none }, 1);
+            assert!(matches!(config.check(), Err(SearchError::Config(_))));
+            let mut config = SearchConfig::paper(Strategy::Htas, Gate::Latency { budget_ns: 1e6 }, 1);
+            config.weights.rate = none;
             assert!(matches!(config.check(), Err(SearchError::Config(_))));
         }
     }

@@ -73,6 +73,9 @@ pub enum SearchError {
         /// What the nearest of them costs.
         nearest: Amount,
     },
+    /// A search over graph nets ended without a net.
+    #[error("{0}")]
+    NoFinalist(String),
     /// A setting that makes no sense.
     #[error("{0}")]
     Config(String),
@@ -91,15 +94,15 @@ pub enum SearchError {
         images: usize,
     },
     /// The loss is no number any more.
-    #[error("the loss is not finite at epoch {epoch}, step {step}; lower the learning rate and start again")]
+    #[error("the loss is not finite at epoch {epoch}, step {step}: the learning rate is too high")]
     Diverged {
         /// The epoch, from 0.
         epoch: u32,
         /// The step, from 0.
         step: usize,
     },
-    /// The user stopped the search; its checkpoint is written.
-    #[error("interrupted; the same command goes on from the checkpoint")]
+    /// The user stopped the search; the checkpoint of one that trains is written.
+    #[error("interrupted; the same command goes on from the checkpoint, if there is one")]
     Interrupted,
     /// Predicting or measuring a net's latency failed.
     #[error("cannot time a net")]

@@ -17,6 +17,8 @@
 
 pub mod slim;
 
+use std::time::Instant;
+
 use hanas_models::resnet::ConvNet;
 use hanas_models::torch::{TorchNet, load, weights};
 use hanas_models::weights::Weights;
@@ -26,7 +28,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use super::SearchError;
-use super::checkpoint::{Checkpoint, CheckpointError, load_group, save_group};
+use super::checkpoint::{Checkpoint, CheckpointError, digest, load_group, save_group};
 use super::config::SearchConfig;
 use super::meter::{Meter, Side};
 use super::optim::{Sgd, trainable};
@@ -57,46 +59,40 @@ pub fn search(
     monitor: &mut Monitor<'_>,
 ) -> Result<(ConvNet, f64), SearchError> {
     let mut session = Session::new(request)?;
+    let base = meter.measure(&request.choices.family.base(), timer)?;
+    let share = (base - meter.target()).max(0.0) / f64::from(CUTS);
+    // After the base net is measured: a turn that is still to be measured is estimated as its cut was.
     if let Some(files) = files {
         session.resume(files, meter)?;
     }
     let mut log = files.map(|files| JsonLines::open(&files.log, session.note.turn as usize)).transpose()?;
-    let base = meter.measure(&request.choices.family.base(), timer)?;
-    let share = (base - meter.target()).max(0.0) / f64::from(CUTS);
     loop {
-        let start = std::time::Instant::now();
-        let cost = meter.measure(&session.note.net, timer)?;
-        let trained = session.note.turn >= session.pretraining();
-        if trained && meter.side(cost) != Side::Above && cost <= meter.target() {
-            return Ok((session.note.net, cost));
-        }
-        let cut = if trained { Some(session.cut(share, meter, timer)?) } else { None };
-        let Some(losses) = session.train(cut.is_some(), monitor)? else {
-            return Err(SearchError::Interrupted);
+        let start = Instant::now();
+        let losses = match session.note.losses {
+            Some(losses) => losses,
+            None => {
+                let cost = meter.measure(&session.note.net, timer)?;
+                if session.is_trained() && meter.side(cost) != Side::Above && cost <= meter.target() {
+                    return Ok((session.note.net, cost));
+                }
+                let losses = session.turn(share, meter, timer, monitor)?;
+                // Before the device is asked: measuring may fail, and must not cost what was trained.
+                session.note.losses = Some(losses);
+                session.save(files, meter)?;
+                losses
+            }
         };
-        let estimated_cost = meter.estimate(&session.note.net, timer)?;
-        let measured_cost = meter.measure(&session.note.net, timer)?;
-        let record = SearchEpoch {
-            epoch: session.note.turn,
-            warmup: cut.is_none(),
-            temperature: 0.0,
-            weight_loss: losses.loss,
-            weight_accuracy: losses.accuracy,
-            logit_loss: session.proxy(&session.note.net, &weights(&session.store))?,
-            logit_accuracy: 0.0,
-            expected_cost: estimated_cost,
-            argmax: session.note.net.summary(),
-            estimated_cost,
-            measured_cost,
-            target_cost: meter.target(),
-            wall_ms: start.elapsed().as_millis() as u64,
-            peak_memory_bytes: peak_memory_bytes(),
-        };
+        let record = session.record(losses, start, meter, timer)?;
         if let Some(log) = &mut log {
             log.push(&record)?;
         }
-        monitor.tell(Event::Search(&record));
-        session.note.turn += 1;
+        monitor.tell(Event::Search {
+            line: &record,
+            expected: None,
+            argmax: meter.amount(record.estimated_cost),
+            target: meter.amount(record.target_cost),
+        });
+        (session.note.turn, session.note.losses) = (session.note.turn + 1, None);
         session.save(files, meter)?;
     }
 }
@@ -106,13 +102,18 @@ pub fn search(
 struct Note {
     config: SearchConfig,
     images: usize,
+    /// [`digest`] of the images.
+    data: String,
     net: ConvNet,
     /// Epochs of training and cuts done.
     turn: u32,
+    /// Those of the next turn, where it is trained and not measured yet.
+    losses: Option<Losses>,
     ratio: f64,
 }
 
 /// Means over a turn's steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Losses {
     loss: f64,
     accuracy: f64,
@@ -141,7 +142,15 @@ impl<'a> Session<'a> {
         let seed = stream(config.seed, Purpose::Init, 0, 3).next_u64();
         let module = TorchNet::new(&store.root(), &net.net()?, seed)?;
         let sgd = Sgd::new(config.weights, trainable(&store));
-        let note = Note { config: config.clone(), images: images.len(), net, turn: 0, ratio: 1.0 };
+        let note = Note {
+            config: config.clone(),
+            images: images.len(),
+            data: digest(images, normalisation),
+            net,
+            turn: 0,
+            losses: None,
+            ratio: 1.0,
+        };
         Ok(Self { request, batches: Batches::new(images, normalisation), halves, store, module, sgd, note })
     }
 
@@ -151,10 +160,59 @@ impl<'a> Session<'a> {
         config.warmup_epochs + config.epochs.div_ceil(2)
     }
 
+    /// Whether the base net is trained, and the turns are cuts.
+    const fn is_trained(&self) -> bool {
+        self.note.turn >= self.pretraining()
+    }
+
     /// Steps of training after a cut: the other half of a search's epochs, shared by all cuts.
     fn steps_after_cut(&self, steps: usize) -> usize {
         let epochs = (self.request.config.epochs / 2) as usize;
         (epochs * steps).div_ceil(CUTS as usize).max(1)
+    }
+
+    /// A turn but for its measurement: an epoch of the base net, or a cut and the steps after it.
+    fn turn(
+        &mut self,
+        share: f64,
+        meter: &Meter,
+        timer: &dyn NetTimer,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Losses, SearchError> {
+        let cut = self.is_trained();
+        if cut {
+            self.cut(share, meter, timer)?;
+        }
+        self.train(cut, monitor)?.ok_or(SearchError::Interrupted)
+    }
+
+    /// The line of a turn that began at `start`; measures its net.
+    fn record(
+        &self,
+        losses: Losses,
+        start: Instant,
+        meter: &mut Meter,
+        timer: &mut dyn NetTimer,
+    ) -> Result<SearchEpoch, SearchError> {
+        let net = &self.note.net;
+        let estimated_cost = meter.estimate(net, timer)?;
+        let measured_cost = meter.measure(net, timer)?;
+        Ok(SearchEpoch {
+            epoch: self.note.turn,
+            warmup: !self.is_trained(),
+            temperature: 0.0,
+            weight_loss: losses.loss,
+            weight_accuracy: losses.accuracy,
+            logit_loss: self.proxy(net, &weights(&self.store))?,
+            logit_accuracy: 0.0,
+            expected_cost: estimated_cost,
+            argmax: net.summary(),
+            estimated_cost,
+            measured_cost,
+            target_cost: meter.target(),
+            wall_ms: start.elapsed().as_millis() as u64,
+            peak_memory_bytes: peak_memory_bytes(),
+        })
     }
 
     /// Makes the cut that loses least per cost saved, of those that save `share` by prediction; of all
@@ -242,9 +300,11 @@ impl<'a> Session<'a> {
     /// An epoch of the base net, or the steps after a cut; none where it was stopped.
     fn train(&mut self, cut: bool, monitor: &mut Monitor<'_>) -> Result<Option<Losses>, SearchError> {
         let config = self.request.config;
-        let (turn, whole) = (self.note.turn, self.pretraining() + CUTS);
+        let turn = self.note.turn;
         let order = epoch(&self.halves.0, config.batch, config.seed, Purpose::WeightOrder, turn);
         let steps = if cut { self.steps_after_cut(order.len()) } else { order.len() };
+        let (before, total) =
+            progress(turn, self.pretraining(), order.len(), self.steps_after_cut(order.len()));
         let (mut loss, mut correct, mut images) = (0.0, 0, 0);
         for (step, places) in order.iter().cycle().take(steps).enumerate() {
             if monitor.stopped() {
@@ -266,7 +326,7 @@ impl<'a> Session<'a> {
             loss += now;
             correct += right(&scores, &batch.labels);
             images += places.len();
-            monitor.tell(Event::Step { epoch: turn, epochs: whole, step: step + 1, steps, loss: now });
+            monitor.tell(Event::Step { done: before + step + 1, total, loss: now });
         }
         Ok(Some(Losses { loss: loss / steps as f64, accuracy: correct as f64 / images.max(1) as f64 }))
     }
@@ -286,7 +346,8 @@ impl<'a> Session<'a> {
         let Some((checkpoint, note)) = Checkpoint::load::<Note>(&files.checkpoint)? else {
             return Ok(());
         };
-        let own = |note: &Note| (note.config.clone(), note.images, note.net.family.clone());
+        let own =
+            |note: &Note| (note.config.clone(), note.images, note.data.clone(), note.net.family.clone());
         if own(&note) != own(&self.note) {
             return Err(CheckpointError::Settings { path: files.checkpoint.clone() }.into());
         }
@@ -299,6 +360,14 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Steps done before a turn, and all of them as far as is known, where an epoch of the `pretraining` ones has
+/// `steps` and a cut is followed by `after_cut`: there may be more cuts than the way is divided into.
+fn progress(turn: u32, pretraining: u32, steps: usize, after_cut: usize) -> (usize, usize) {
+    let of = |epochs: u32, cuts: u32| epochs as usize * steps + cuts as usize * after_cut;
+    let cuts = turn.saturating_sub(pretraining);
+    (of(turn.min(pretraining), cuts), of(pretraining, CUTS.max(cuts + 1)))
+}
+
 /// A net with these weights.
 fn module(net: &ConvNet, values: &Weights) -> Result<(VarStore, TorchNet), SearchError> {
     let mut store = VarStore::new(Device::Cpu);
@@ -309,4 +378,17 @@ fn module(net: &ConvNet, values: &Weights) -> Result<(VarStore, TorchNet), Searc
 
 fn right(scores: &Tensor, labels: &Tensor) -> u64 {
     scores.detach().argmax(-1, false).eq_tensor(labels).sum(Kind::Int64).int64_value(&[]) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_cuts_than_expected_are_more_steps() {
+        assert_eq!(progress(0, 3, 10, 2), (0, 54));
+        assert_eq!(progress(14, 3, 10, 2), (52, 54));
+        assert_eq!(progress(15, 3, 10, 2), (54, 56));
+        assert_eq!(progress(20, 3, 10, 2), (64, 66));
+    }
 }

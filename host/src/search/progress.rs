@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::hgnas::explore::Trial;
+use super::meter::Amount;
 use super::run::RunError;
 
 /// What a watcher is told.
@@ -16,21 +17,42 @@ use super::run::RunError;
 pub enum Event<'a> {
     /// A step is done.
     Step {
-        /// The epoch, from 0.
-        epoch: u32,
-        /// All epochs.
-        epochs: u32,
-        /// Steps done in this epoch.
-        step: usize,
-        /// All steps of an epoch.
-        steps: usize,
+        /// Steps done so far, earlier epochs' too. A step of weights and one of logits count alike.
+        done: usize,
+        /// All steps.
+        total: usize,
         /// Loss of the weights at this step.
         loss: f64,
     },
+    /// A net is measured, by a strategy that trains none.
+    Measured {
+        /// Nets measured so far.
+        done: usize,
+        /// Most nets that will be.
+        total: usize,
+    },
     /// A search's epoch is done and logged.
-    Search(&'a SearchEpoch),
+    Search {
+        /// Its line.
+        line: &'a SearchEpoch,
+        /// Expected cost with its unit; none where only weights were trained.
+        expected: Option<Amount>,
+        /// The argmax net's cost by prediction.
+        argmax: Amount,
+        /// The target.
+        target: Amount,
+    },
     /// A training's epoch is done and logged.
     Train(&'a TrainEpoch),
+    /// A training of a search's finalists is done.
+    Final {
+        /// Trainings done.
+        done: usize,
+        /// All of them.
+        total: usize,
+        /// Validation accuracy of this one.
+        validation: f64,
+    },
     /// A trial of a search over tokens is done and logged.
     Trial {
         /// The trial.
@@ -83,9 +105,11 @@ pub struct SearchEpoch {
     pub weight_accuracy: f64,
     /// Mean cross-entropy of the architecture steps, 0 in warm-up.
     pub logit_loss: f64,
-    /// Share of their images that the sampled nets classified right, on the half that trains no weight.
+    /// Share of their images that the sampled nets classified right, on the half that trains no weight; 0
+    /// where there were no such steps.
     pub logit_accuracy: f64,
-    /// Expected cost at the last step, in the cost's own unit and calibration, 0 in warm-up.
+    /// Expected cost after the last step, in the cost's own unit and calibration; in warm-up that of the
+    /// logits as they began. Where no logits are trained, `estimated_cost`.
     pub expected_cost: f64,
     /// Summary of the argmax net.
     pub argmax: String,

@@ -4,6 +4,7 @@
 use super::SearchError;
 use super::choices::{Choices, Picks};
 use super::meter::Meter;
+use super::progress::{Event, Monitor};
 use super::timer::NetTimer;
 use crate::data::stream::{Purpose, stream};
 
@@ -13,23 +14,29 @@ const MEASUREMENTS: usize = 16;
 /// The net nearest below the budget among `nets` random ones, by measurement, and its cost.
 ///
 /// # Errors
-/// [`SearchError::NoneFits`] where none came out within, or what the timer reports.
+/// [`SearchError::NoneFits`] where none came out within, [`SearchError::Interrupted`], or what the timer
+/// reports.
 pub fn search(
     choices: &Choices,
     nets: usize,
     seed: u64,
     meter: &mut Meter,
     timer: &mut dyn NetTimer,
+    monitor: &mut Monitor<'_>,
 ) -> Result<(Picks, f64), SearchError> {
     let mut rng = stream(seed, Purpose::RandomNets, 0, 0);
     let mut pool: Vec<Picks> = (0..nets.max(1)).map(|_| choices.random(&mut rng)).collect();
     let mut nearest = f64::INFINITY;
-    for _ in 0..MEASUREMENTS {
+    for done in 1..=MEASUREMENTS {
+        if monitor.stopped() {
+            return Err(SearchError::Interrupted);
+        }
         let Some(place) = candidate(&pool, choices, meter, timer)? else {
             break;
         };
         let picks = pool.swap_remove(place);
         let cost = meter.measure(&choices.net(&picks), timer)?;
+        monitor.tell(Event::Measured { done, total: MEASUREMENTS });
         if cost <= meter.target() {
             return Ok((picks, cost));
         }
@@ -63,6 +70,8 @@ fn candidate(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::super::choices::tests::tiny_choices;
     use super::super::config::Gate;
     use super::super::timer::FitTimer;
@@ -70,12 +79,21 @@ mod tests {
     use super::*;
 
     fn run(share: f64, seed: u64) -> Result<(Picks, f64), SearchError> {
+        let (mut told, stop) = (0, AtomicBool::new(false));
+        let mut watch = |event: Event<'_>| told += usize::from(matches!(event, Event::Measured { .. }));
+        let found = watched(share, seed, &mut Monitor { watch: &mut watch, stop: &stop });
+        assert!((1..=MEASUREMENTS).contains(&told));
+        found
+    }
+
+    fn watched(share: f64, seed: u64, monitor: &mut Monitor<'_>) -> Result<(Picks, f64), SearchError> {
         let choices = tiny_choices(2);
         let mut timer = FitTimer::new(fits(&choices.family), 1.3);
         let largest = timer.measure_ns(&choices.net(&choices.largest())).unwrap();
         let budget_ns = share * largest;
         let mut meter = Meter::new(Gate::Latency { budget_ns }, 0.05, &choices.family)?;
-        search(&choices, 300, seed, &mut meter, &mut timer).map(|(picks, cost)| (picks, cost / budget_ns))
+        let (picks, cost) = search(&choices, 300, seed, &mut meter, &mut timer, monitor)?;
+        Ok((picks, cost / budget_ns))
     }
 
     #[test]
@@ -84,6 +102,15 @@ mod tests {
         assert!(share <= 1.0 && share > 0.95, "{share}");
         assert_eq!(run(0.6, 1).unwrap().0, picks);
         assert_ne!(run(0.6, 2).unwrap().0, picks);
+    }
+
+    #[test]
+    fn it_stops_before_the_next_measurement() {
+        let mut measured = 0;
+        let mut watch = |_: Event<'_>| measured += 1;
+        let stopped = watched(0.6, 1, &mut Monitor { watch: &mut watch, stop: &AtomicBool::new(true) });
+        assert!(matches!(stopped, Err(SearchError::Interrupted)));
+        assert_eq!(measured, 0);
     }
 
     #[test]

@@ -33,17 +33,19 @@ pub fn repair(
 ) -> Result<Repaired, SearchError> {
     let mut repaired = Repaired { cost: meter.measure(&choices.net(&picks), timer)?, picks, steps: 0 };
     while meter.side(repaired.cost) == Side::Above {
-        // Shrink by prediction, at least one step, then let measuring have the last word.
-        loop {
-            let Some(next) = cheapest_step(choices, logits, &repaired.picks, meter, timer)? else {
-                let (budget, smallest) = (meter.amount(meter.target()), meter.amount(repaired.cost));
-                return Err(SearchError::BudgetTooSmall { budget, smallest });
-            };
+        let before = repaired.steps;
+        // Shrink by prediction, at least one step, then let measuring have the last word: even the smallest
+        // net may be faster than predicted.
+        while let Some(next) = cheapest_step(choices, logits, &repaired.picks, meter, timer)? {
             repaired.picks = next;
             repaired.steps += 1;
             if meter.side(meter.estimate(&choices.net(&repaired.picks), timer)?) != Side::Above {
                 break;
             }
+        }
+        if repaired.steps == before {
+            let (budget, smallest) = (meter.amount(meter.target()), meter.amount(repaired.cost));
+            return Err(SearchError::BudgetTooSmall { budget, smallest });
         }
         repaired.cost = meter.measure(&choices.net(&repaired.picks), timer)?;
     }
@@ -98,11 +100,32 @@ fn drop(row: &[f64], from: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use hanas_models::layer::{Layer, LayerType};
+    use hanas_models::resnet::ConvNet;
+
     use super::super::choices::tests::tiny_choices;
     use super::super::config::Gate;
-    use super::super::timer::FitTimer;
+    use super::super::meter::Amount;
     use super::super::timer::tests::fits;
+    use super::super::timer::{FitTimer, TimerError};
     use super::*;
+
+    /// A device on which the smallest net takes half of what is predicted, and all others what is.
+    struct SmallIsFast {
+        timer: FitTimer,
+        smallest: ConvNet,
+    }
+
+    impl NetTimer for SmallIsFast {
+        fn layer_ns(&self, kind: LayerType, layer: &Layer) -> Result<f64, TimerError> {
+            self.timer.layer_ns(kind, layer)
+        }
+
+        fn measure_ns(&mut self, net: &ConvNet) -> Result<f64, TimerError> {
+            let factor = if *net == self.smallest { 0.5 } else { 1.0 };
+            Ok(factor * self.timer.predict_ns(net)?)
+        }
+    }
 
     fn logits(choices: &Choices) -> Logits {
         let rows = |lists: &[Vec<u32>]| {
@@ -137,6 +160,24 @@ mod tests {
         let mut meter = Meter::new(Gate::Latency { budget_ns }, 0.05, &choices.family).unwrap();
         let fixed = repair(&choices, &logits, choices.largest(), &mut meter, &mut timer).unwrap();
         assert_eq!(fixed.picks.widths[6], 3);
+    }
+
+    /// Where no net is predicted within the budget, the smallest is measured before the search gives up.
+    #[test]
+    fn the_smallest_net_is_judged_by_its_own_measurement() {
+        let choices = tiny_choices(2);
+        let smallest = choices.net(&choices.smallest());
+        let timer = FitTimer::new(fits(&choices.family), 1.0);
+        let predicted = timer.predict_ns(&smallest).unwrap();
+        let mut timer = SmallIsFast { timer, smallest: smallest.clone() };
+        let mut repaired = |budget_ns: f64| {
+            let mut meter = Meter::new(Gate::Latency { budget_ns }, 0.05, &choices.family).unwrap();
+            repair(&choices, &logits(&choices), choices.largest(), &mut meter, &mut timer)
+        };
+        let fixed = repaired(0.6 * predicted).unwrap();
+        assert_eq!((choices.net(&fixed.picks), fixed.cost), (smallest, 0.5 * predicted));
+        let Err(SearchError::BudgetTooSmall { smallest, .. }) = repaired(0.1 * predicted) else { panic!() };
+        assert_eq!(smallest, Amount::Nanos(0.5 * predicted));
     }
 
     #[test]

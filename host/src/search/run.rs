@@ -306,6 +306,8 @@ mod tests {
             config: SearchConfig::scaled(Strategy::Htas, Gate::Latency { budget_ns: 2.5e6 }, 3),
             space: WidthSpace::aligned(&task.family, 2, 8),
             train_images: Some(1000),
+            budget: Some("2500us".to_owned()),
+            images_digest: None,
             task,
         }
     }

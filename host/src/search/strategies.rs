@@ -56,7 +56,7 @@ pub struct Found {
 /// Runs the strategy that the settings name. With `files`, an earlier run that was stopped goes on.
 ///
 /// # Errors
-/// [`SearchError`]; [`SearchError::Interrupted`] after the checkpoint is written.
+/// [`SearchError`]; [`SearchError::Interrupted`] after the checkpoint is written, where the strategy trains.
 pub fn search(
     request: &Request<'_>,
     timer: &mut dyn NetTimer,
@@ -68,12 +68,13 @@ pub fn search(
     let mut meter = Meter::new(config.gate, config.tolerance, &choices.family)?;
     match config.strategy {
         Strategy::Uniform => {
-            let (net, cost) = uniform::search(&choices.family, &mut meter, timer)?;
+            let (net, cost) = uniform::search(&choices.family, &mut meter, timer, monitor)?;
             Ok(found(net, cost, &meter, 0, None))
         }
         Strategy::Random => {
             meter.check_bounds(choices, timer)?;
-            let (picks, cost) = random::search(choices, config.random_nets, config.seed, &mut meter, timer)?;
+            let SearchConfig { random_nets, seed, .. } = *config;
+            let (picks, cost) = random::search(choices, random_nets, seed, &mut meter, timer, monitor)?;
             Ok(found(choices.net(&picks), cost, &meter, 0, None))
         }
         Strategy::NetAdapt => {

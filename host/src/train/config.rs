@@ -78,6 +78,12 @@ impl TrainConfig {
                 "a training needs at least one epoch and one image per batch".into(),
             ));
         }
+        if !(self.sgd.rate.is_finite() && self.sgd.rate > 0.0) {
+            let rate = self.sgd.rate;
+            return Err(TrainError::Config(format!(
+                "a learning rate of {rate} is none; give --rate as 0.1 or less"
+            )));
+        }
         if !(0.0..=1.0).contains(&self.teacher_share) || self.teacher_temperature <= 0.0 {
             let (share, temperature) = (self.teacher_share, self.teacher_temperature);
             return Err(TrainError::Config(format!(
@@ -105,6 +111,9 @@ mod tests {
         let config = TrainConfig { teacher_share: 1.5, ..TrainConfig::paper(1) };
         assert!(matches!(config.check(), Err(TrainError::Config(_))));
         let config = TrainConfig { epochs: 0, ..TrainConfig::paper(1) };
+        assert!(matches!(config.check(), Err(TrainError::Config(_))));
+        let mut config = TrainConfig::paper(1);
+        config.sgd.rate = -0.1;
         assert!(matches!(config.check(), Err(TrainError::Config(_))));
     }
 }

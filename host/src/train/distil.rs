@@ -19,7 +19,7 @@ use super::frozen::{Frozen, accuracy};
 use crate::data::batches::{Batch, Batches, epoch};
 use crate::data::stream::{Purpose, stream};
 use crate::data::{Data, Normalisation};
-use crate::search::checkpoint::{Checkpoint, CheckpointError, restore, variables};
+use crate::search::checkpoint::{Checkpoint, CheckpointError, digest, restore, variables};
 use crate::search::htas::step::correct;
 use crate::search::optim::{Sgd, trainable};
 use crate::search::progress::{Event, JsonLines, Monitor, TrainEpoch, peak_memory_bytes};
@@ -141,10 +141,9 @@ pub fn train(
             log.push(&record)?;
         }
         monitor.tell(Event::Train(&record));
-        let Note { config, net, images, epoch, test_accuracy, .. } = session.note;
-        let test_accuracy = record.test_accuracy.or(test_accuracy);
-        let (epoch, step, loss, correct, wall_ms) = (epoch + 1, 0, 0.0, 0, 0);
-        session.note = Note { config, net, images, epoch, step, loss, correct, wall_ms, test_accuracy };
+        let (epoch, step, loss, correct, wall_ms) = (session.note.epoch + 1, 0, 0.0, 0, 0);
+        let test_accuracy = record.test_accuracy.or(session.note.test_accuracy);
+        session.note = Note { epoch, step, loss, correct, wall_ms, test_accuracy, ..session.note };
         session.save(files)?;
     }
     // The last epoch was always tested.
@@ -158,6 +157,10 @@ struct Note {
     config: TrainConfig,
     net: Net,
     images: usize,
+    /// [`digest`] of the images.
+    data: String,
+    /// Whether there is a teacher.
+    taught: bool,
     epoch: u32,
     step: usize,
     /// Sum over the steps of this epoch so far.
@@ -178,10 +181,15 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(request: &'a Request<'a>) -> Result<Self, TrainError> {
         let Request { config, net, data, normalisation, teacher } = *request;
+        if data.train.is_empty() {
+            return Err(TrainError::Config("a training needs at least one image".into()));
+        }
         let note = Note {
             config: config.clone(),
             net: net.clone(),
             images: data.train.len(),
+            data: digest(&data.train, normalisation),
+            taught: teacher.is_some(),
             epoch: 0,
             step: 0,
             loss: 0.0,
@@ -218,8 +226,9 @@ impl<'a> Session<'a> {
             self.note.loss += loss;
             self.note.correct += correct;
             self.note.step += 1;
-            let (epochs, steps) = (config.total_epochs(), steps.len());
-            monitor.tell(Event::Step { epoch: now, epochs, step: step + 1, steps, loss });
+            let done = now as usize * steps.len() + step + 1;
+            let total = config.total_epochs() as usize * steps.len();
+            monitor.tell(Event::Step { done, total, loss });
         }
         Ok(true)
     }
@@ -255,9 +264,11 @@ impl<'a> Session<'a> {
         let Some((checkpoint, note)) = Checkpoint::load::<Note>(path)? else {
             return Ok(());
         };
-        let same =
-            note.config == self.note.config && note.net == self.note.net && note.images == self.note.images;
-        if !same {
+        let own = |note: &Note| {
+            let Note { config, net, images, data, taught, .. } = note.clone();
+            (config, net, images, data, taught)
+        };
+        if own(&note) != own(&self.note) {
             return Err(CheckpointError::Settings { path: path.to_owned() }.into());
         }
         restore(&self.student.store, &checkpoint.group("weights"))?;
@@ -271,7 +282,6 @@ impl<'a> Session<'a> {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::teacher::teacher;
     use super::*;
     use crate::data::shapes::shapes10;
     use crate::search::choices::tests::tiny_family;
@@ -334,39 +344,28 @@ mod tests {
         assert_eq!(log.iter().map(|entry| entry.epoch).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(log[2].test_accuracy, Some(whole.test_accuracy));
 
+        let is_refused = |request: &Request<'_>| {
+            let refused = train(request, Some(&files), &mut Monitor { watch: &mut |_| (), stop: &stop });
+            matches!(refused, Err(TrainError::Checkpoint(CheckpointError::Settings { .. })))
+        };
         let other = TrainConfig { seed: 4, ..config.clone() };
-        let request = Request { config: &other, ..request };
-        let refused = train(&request, Some(&files), &mut Monitor { watch: &mut |_| (), stop: &stop });
-        assert!(matches!(refused, Err(TrainError::Checkpoint(CheckpointError::Settings { .. }))));
+        assert!(is_refused(&Request { config: &other, ..request }));
+        let frozen = Frozen::new(&net, &whole.weights).unwrap();
+        assert!(is_refused(&Request { teacher: Some(&frozen), ..request }));
+        let other = shapes10(160, 40, 16, 2);
+        assert!(is_refused(&Request { data: &other, ..request }));
     }
 
     #[test]
-    fn a_teacher_is_trained_once_and_taught_from() {
-        tch::set_num_threads(1);
-        let data = shapes10(400, 100, 16, 1);
+    fn a_training_without_images_is_refused() {
+        let mut data = shapes10(20, 20, 16, 1);
         let normalisation = Normalisation::of(&data.train);
-        let net = tiny_family(1).base().net().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let config = config();
-        let stop = AtomicBool::new(false);
-        let steps = std::cell::Cell::new(0);
-        let make = || {
-            let mut watch = |_: Event<'_>| steps.set(steps.get() + 1);
-            let mut monitor = Monitor { watch: &mut watch, stop: &stop };
-            teacher("tiny", &net, &config, &data, &normalisation, folder.path(), &mut monitor).unwrap()
-        };
-        let first = make();
-        let trained = steps.get();
-        let second = make();
-        assert!(trained > 0 && steps.get() == trained);
-        let images = Batches::new(&data.test, &normalisation).plain(&[0, 1, 2]).images;
-        assert!(first.logits(&images).equal(&second.logits(&images)));
-
-        let teacher = Some(&first);
+        data.train = data.train.select(&[]);
+        let (config, net) = (config(), tiny_family(1).base().net().unwrap());
         let request =
-            Request { config: &config, net: &net, data: &data, normalisation: &normalisation, teacher };
-        let student = train(&request, None, &mut Monitor { watch: &mut |_| (), stop: &stop }).unwrap();
-        let again = Frozen::new(&net, &student.weights).unwrap().accuracy(&data.test, &normalisation);
-        assert!((again - student.test_accuracy).abs() < 1e-12);
+            Request { config: &config, net: &net, data: &data, normalisation: &normalisation, teacher: None };
+        let stop = AtomicBool::new(false);
+        let refused = train(&request, None, &mut Monitor { watch: &mut |_| (), stop: &stop });
+        assert!(matches!(refused, Err(TrainError::Config(_))));
     }
 }

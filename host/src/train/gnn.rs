@@ -92,6 +92,20 @@ impl<'a> ChildTrainer<'a> {
         config: &ChildConfig,
         seed: u64,
     ) -> Result<(ChildResult, Weights), TrainError> {
+        self.train_told(net, config, seed, &mut |_, _| {})
+    }
+
+    /// As [`ChildTrainer::train`]; `tell` hears the epochs done and the validation loss of the last.
+    ///
+    /// # Errors
+    /// As [`train_child`].
+    pub fn train_told(
+        &self,
+        net: &GnnNet,
+        config: &ChildConfig,
+        seed: u64,
+        tell: &mut dyn FnMut(u32, f64),
+    ) -> Result<(ChildResult, Weights), TrainError> {
         let mut child = self.child(net, config, seed)?;
         let mut best: Option<Best> = None;
         let mut epochs = 0;
@@ -103,6 +117,7 @@ impl<'a> ChildTrainer<'a> {
                 return Err(TrainError::Diverged { epoch, step: 0 });
             }
             epochs = epoch + 1;
+            tell(epochs, val_loss);
             let waited = best.as_ref().map_or(0, |best| epoch - best.epoch);
             if best.as_ref().is_none_or(|best| val_loss < best.val_loss) {
                 best = Some(Best { epoch, val_loss, scores, weights: weights(&child.store) });

@@ -31,7 +31,7 @@ pub enum TrainError {
     #[error("{0}")]
     Config(String),
     /// The loss is no number any more.
-    #[error("the loss is not finite at epoch {epoch}, step {step}; lower the learning rate and start again")]
+    #[error("the loss is not finite at epoch {epoch}, step {step}: the learning rate is too high")]
     Diverged {
         /// The epoch, from 0.
         epoch: u32,

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::super::SearchError;
-use super::super::checkpoint::{Checkpoint, CheckpointError, restore, variables};
+use super::super::checkpoint::{Checkpoint, CheckpointError, digest, restore, variables};
 use super::super::choices::Logits;
 use super::super::config::{CostKind, SearchConfig};
 use super::super::latency_model::LatencyModel;
-use super::super::meter::{Meter, Side};
+use super::super::meter::{Amount, Meter, Side};
 use super::super::progress::{Event, JsonLines, Monitor, SearchEpoch, peak_memory_bytes};
 use super::super::strategies::{Files, Request};
 use super::super::timer::NetTimer;
@@ -71,6 +71,8 @@ struct Note {
     family: Family,
     widths: Vec<Vec<u32>>,
     images: usize,
+    /// [`digest`] of the images.
+    data: String,
     epoch: u32,
     step: usize,
     ratio: f64,
@@ -101,6 +103,7 @@ impl<'a> Session<'a> {
             family: choices.family.clone(),
             widths: choices.widths.clone(),
             images: images.len(),
+            data: digest(images, normalisation),
             epoch: 0,
             step: 0,
             ratio: 1.0,
@@ -126,15 +129,25 @@ impl<'a> Session<'a> {
             let start = Instant::now();
             let finished = self.epoch(meter, timer, monitor)?;
             self.note.sums.wall_ms += start.elapsed().as_millis() as u64;
+            // Before the device is asked: measuring may fail, and must not cost what was trained.
+            self.save(files, meter)?;
             if !finished {
-                self.save(files, meter)?;
                 return Err(SearchError::Interrupted);
             }
             let record = self.record(meter, timer)?;
             if let Some(log) = &mut log {
                 log.push(&record)?;
             }
-            monitor.tell(Event::Search(&record));
+            let expected = match self.request.config.cost {
+                CostKind::Flops => Amount::Macs(record.expected_cost),
+                CostKind::Latency | CostKind::Pairwise => Amount::Nanos(record.expected_cost),
+            };
+            monitor.tell(Event::Search {
+                line: &record,
+                expected: (!record.warmup).then_some(expected),
+                argmax: meter.amount(record.estimated_cost),
+                target: meter.amount(record.target_cost),
+            });
             self.note = Note { epoch: self.note.epoch + 1, step: 0, sums: Sums::default(), ..self.note };
             self.save(files, meter)?;
         }
@@ -153,7 +166,6 @@ impl<'a> Session<'a> {
         let weights = epoch(&self.halves.0, batch, seed, Purpose::WeightOrder, now);
         let logits = epoch(&self.halves.1, batch, seed, Purpose::LogitOrder, now);
         let steps = weights.len().min(logits.len());
-        let epochs = self.request.config.total_epochs();
         while self.note.step < steps {
             if monitor.stopped() {
                 return Ok(false);
@@ -164,9 +176,18 @@ impl<'a> Session<'a> {
                 self.logit_step(&logits[step], meter, timer)?;
             }
             self.note.step += 1;
-            monitor.tell(Event::Step { epoch: now, epochs, step: step + 1, steps, loss });
+            let (done, total) = self.progress(steps);
+            monitor.tell(Event::Step { done, total, loss });
         }
         Ok(true)
+    }
+
+    /// Steps done, of weights and of logits, and all, where an epoch has `steps` of each.
+    fn progress(&self, steps: usize) -> (usize, usize) {
+        let SearchConfig { warmup_epochs, epochs, .. } = *self.request.config;
+        let (alone, both) = (warmup_epochs as usize * steps, epochs as usize * steps);
+        let weights = self.note.epoch as usize * steps + self.note.step;
+        (weights + weights.saturating_sub(alone), alone + 2 * both)
     }
 
     fn weight_step(&mut self, places: &[usize], steps: usize) -> Result<f64, SearchError> {
@@ -271,7 +292,10 @@ impl<'a> Session<'a> {
         let Some((checkpoint, note)) = Checkpoint::load::<Note>(path)? else {
             return Ok(());
         };
-        let own = |note: &Note| (note.config.clone(), note.family.clone(), note.widths.clone(), note.images);
+        let own = |note: &Note| {
+            let Note { config, family, widths, images, data, .. } = note.clone();
+            (config, family, widths, images, data)
+        };
         if own(&note) != own(&self.note) {
             return Err(CheckpointError::Settings { path: path.to_owned() }.into());
         }

@@ -28,6 +28,10 @@ pub struct RunRecord {
     pub space: WidthSpace,
     /// Training images taken of the set, all where absent.
     pub train_images: Option<usize>,
+    /// The budget as it was given, `0.5x` or `2500us`; absent where an older hanas wrote the record.
+    pub budget: Option<String>,
+    /// Digest of the training images; absent where an older hanas wrote the record.
+    pub images_digest: Option<String>,
 }
 
 /// What came out: `net.json`.

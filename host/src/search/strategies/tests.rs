@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hanas_models::layer::{Layer, LayerType};
+
 use super::super::SearchError;
 use super::super::checkpoint::CheckpointError;
 use super::super::choices::tests::tiny_choices;
@@ -9,7 +11,7 @@ use super::super::config::{AdamConfig, CostKind, Gate};
 use super::super::latency_model::tests::pairs;
 use super::super::progress::{Event, SearchEpoch, read_lines};
 use super::super::timer::tests::fits;
-use super::super::timer::{FitTimer, NoTimer};
+use super::super::timer::{FitTimer, NoTimer, TimerError};
 use super::*;
 use crate::data::Data;
 use crate::data::shapes::shapes10;
@@ -45,6 +47,17 @@ impl Bed {
         };
         let normalisation = Normalisation::of(&data.train);
         Self { choices, model: fits.into(), data, normalisation, config }
+    }
+
+    /// A descent from the base net to .6 of its latency.
+    fn slimming() -> Self {
+        let mut bed = Self::new(0.5);
+        bed.config.strategy = Strategy::NetAdapt;
+        let space = bed.config.strategy.space(&bed.choices.family, None, 1).unwrap();
+        bed.choices = Choices::new(&bed.choices.family, &space).unwrap();
+        let budget_ns = 0.6 * FACTOR * bed.model.predict_ns(&bed.choices.family.base()).unwrap();
+        bed.config.gate = Gate::Latency { budget_ns };
+        bed
     }
 
     fn request(&self) -> Request<'_> {
@@ -111,10 +124,72 @@ fn a_resumed_search_is_the_uninterrupted_one() {
         [(0, true), (1, false), (2, false)]
     );
 
-    let mut other = Bed::new(0.6);
+    let (mut other, mut images) = (Bed::new(0.6), Bed::new(0.6));
     other.config.batch = 16;
-    let refused = other.watched(Some(&files), &mut |_| (), &stop);
-    assert!(matches!(refused, Err(SearchError::Checkpoint(CheckpointError::Settings { .. }))));
+    images.data = shapes10(320, 100, 16, 2);
+    for bed in [other, images] {
+        let refused = bed.watched(Some(&files), &mut |_| (), &stop);
+        assert!(matches!(refused, Err(SearchError::Checkpoint(CheckpointError::Settings { .. }))));
+    }
+}
+
+/// A device that is there until it is lost.
+struct Lost<'a> {
+    timer: FitTimer,
+    lost: &'a AtomicBool,
+}
+
+impl NetTimer for Lost<'_> {
+    fn layer_ns(&self, kind: LayerType, layer: &Layer) -> Result<f64, TimerError> {
+        self.timer.layer_ns(kind, layer)
+    }
+
+    fn measure_ns(&mut self, net: &ConvNet) -> Result<f64, TimerError> {
+        if self.lost.load(Ordering::Relaxed) {
+            Err("the device is gone".into())
+        } else {
+            self.timer.measure_ns(net)
+        }
+    }
+}
+
+/// Searches on a device that is lost after `last` steps and on one that stays: what is found, the steps and
+/// the log, without what differs between runs.
+fn until_lost(bed: &Bed, files: &Files, last: u32) -> (Result<Found, SearchError>, u32, Vec<SearchEpoch>) {
+    let (lost, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mut timer = Lost { timer: FitTimer::new(bed.model.clone(), FACTOR), lost: &lost };
+    let mut steps = 0;
+    let mut watch = |event: Event<'_>| {
+        steps += u32::from(matches!(event, Event::Step { .. }));
+        lost.store(steps >= last, Ordering::Relaxed);
+    };
+    let found =
+        search(&bed.request(), &mut timer, Some(files), &mut Monitor { watch: &mut watch, stop: &stop });
+    let log: Vec<SearchEpoch> = read_lines(&files.log).unwrap();
+    let log = log.into_iter().map(|entry| SearchEpoch { wall_ms: 0, peak_memory_bytes: 0, ..entry });
+    (found, steps, log.collect())
+}
+
+/// Nothing that was trained is trained again after the measurement that ends an epoch has failed.
+fn assert_kept_when_lost(bed: &Bed, last: u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let files = |name: &str| {
+        let path = folder.path().join(name);
+        Files { checkpoint: path.with_extension("safetensors"), log: path.with_extension("jsonl") }
+    };
+    let (whole, steps, log) = until_lost(bed, &files("whole"), u32::MAX);
+    let (failed, before, begun) = until_lost(bed, &files("lost"), last);
+    assert!(matches!(failed, Err(SearchError::Timer(_))), "{failed:?}");
+    assert!(before == last && begun.len() < log.len(), "lost at the end of an epoch");
+    let (resumed, after, all) = until_lost(bed, &files("lost"), u32::MAX);
+    assert_eq!(resumed.unwrap(), whole.unwrap());
+    assert_eq!((before + after, all), (steps, log));
+}
+
+#[test]
+fn an_epoch_is_kept_when_the_device_is_lost_at_its_end() {
+    // Five steps an epoch.
+    assert_kept_when_lost(&Bed::new(0.6), 10);
 }
 
 /// Project mode: pairwise cost and exact decoding, each alone and both.
@@ -152,8 +227,8 @@ fn the_charge_moves_the_argmax_net_to_its_budget() {
         bed.config.cost_weight = 50.0;
         let mut shares = Vec::new();
         let mut watch = |event: Event<'_>| {
-            if let Event::Search(entry) = event {
-                shares.push(entry.measured_cost / entry.target_cost);
+            if let Event::Search { line, .. } = event {
+                shares.push(line.measured_cost / line.target_cost);
             }
         };
         bed.watched(None, &mut watch, &AtomicBool::new(false)).unwrap();
@@ -205,13 +280,10 @@ fn strategies_without_a_supernet_keep_the_budget_too() {
 /// Slimming ends within the budget, from the seed alone, and goes on where it was stopped.
 #[test]
 fn a_descent_keeps_the_budget_and_resumes() {
-    let mut bed = Bed::new(0.5);
-    bed.config.strategy = Strategy::NetAdapt;
-    let space = bed.config.strategy.space(&bed.choices.family, None, 1).unwrap();
-    bed.choices = Choices::new(&bed.choices.family, &space).unwrap();
-    let base = bed.choices.family.base();
-    let budget_ns = 0.6 * FACTOR * bed.model.predict_ns(&base).unwrap();
-    bed.config.gate = Gate::Latency { budget_ns };
+    let mut bed = Bed::slimming();
+    let (base, Gate::Latency { budget_ns }) = (bed.choices.family.base(), bed.config.gate) else {
+        unreachable!()
+    };
     let whole = bed.run().unwrap();
     assert!(whole.cost <= budget_ns && whole.cost > 0.7 * budget_ns, "{}", whole.cost / budget_ns);
     assert_ne!(whole.net, base);
@@ -235,6 +307,16 @@ fn a_descent_keeps_the_budget_and_resumes() {
     let log: Vec<SearchEpoch> = read_lines(&files.log).unwrap();
     assert!(log.len() > 3 && log.iter().enumerate().all(|(line, entry)| entry.epoch as usize == line));
     assert!((log.last().unwrap().measured_cost / whole.cost - 1.0).abs() < 1e-9);
+
+    bed.data = shapes10(320, 100, 16, 2);
+    let refused = bed.watched(Some(&files), &mut |_| (), &stop);
+    assert!(matches!(refused, Err(SearchError::Checkpoint(CheckpointError::Settings { .. }))));
+}
+
+#[test]
+fn a_cut_is_kept_when_the_device_is_lost_after_it() {
+    // Two epochs of five steps, then cuts of one step.
+    assert_kept_when_lost(&Bed::slimming(), 12);
 }
 
 /// Search and training from end to end; the found net must do better than
