@@ -34,6 +34,8 @@ fn an_experiment_runs_its_steps_once_and_compares_the_arms() {
     let again = host.run(&command);
     assert_eq!(again.json()["outcomes"], report["outcomes"], "{}", again.stderr);
     assert!(!again.stderr.contains(" search ") && !again.stderr.contains(" train "), "{}", again.stderr);
+    let other: Vec<&str> = command.iter().map(|&word| if word == "0.9x" { "0.8x" } else { word }).collect();
+    assert!(host.run(&other).complaint(2).contains("begun with --budget 0.9x"));
     let table = host.run(&[&command[..], &["--table"]].concat());
     assert_eq!(table.json(), report);
     assert!(table.stderr.is_empty(), "{}", table.stderr);

@@ -2,7 +2,7 @@
 //! interrupted as need be.
 //!
 //! Every step is a `hanas` command, told on stderr as it begins, so that each can be given by hand too.
-//! A step whose product lies in its folder is not run again.
+//! A step whose product lies in its folder is not run again; the settings are those of the first call.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,15 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::context::{DeviceArg, Global};
+use super::experiment_settings::Settings;
+use super::experiment_tables::{contrasts_table, nets_table};
 use super::images::ImageArgs;
-use super::output::{Format, Table, json, text};
+use super::output::{Format, json, text};
 use super::search_args::Budget;
 use super::steps::{Steps, path, words};
 use super::{Usage, interrupt, nets};
 use crate::profile::sampling::Sampling;
-use crate::report::contrasts::{Contrast, Mean, Outcome};
+use crate::report::contrasts::{Contrast, Outcome};
 use crate::search::run::{RunDir, SCHEMA_VERSION, load, save};
 use crate::task::{Task, TaskError};
 use crate::train::record::TrainRecord;
@@ -176,8 +178,11 @@ pub(super) fn run(global: &Global, args: &CnnArgs) -> anyhow::Result<()> {
         return Err(Usage("name at least one arm and one seed".to_owned()).into());
     }
     if !args.table {
+        let settings = settings(args);
+        settings.check(&args.out)?;
         let experiment = Experiment::new(global, args)?;
         experiment.prepare()?;
+        settings.keep(&args.out)?;
         let budget = experiment.budget()?;
         for mode in ["paper", "project"] {
             let arms: BTreeSet<Arm> = args.arms.iter().copied().filter(|arm| arm.mode() == mode).collect();
@@ -188,6 +193,23 @@ pub(super) fn run(global: &Global, args: &CnnArgs) -> anyhow::Result<()> {
         }
     }
     print(global, args)
+}
+
+/// What changes results, but for arms and seeds: those may be added.
+fn settings(args: &CnnArgs) -> Settings {
+    let ImageArgs { images, data_seed, .. } = &args.images;
+    Settings::new([
+        ("device", args.device.device.clone()),
+        ("task", args.task.clone()),
+        ("batch", args.batch.to_string()),
+        ("budget", args.budget.to_string()),
+        ("images", images.map_or_else(|| "all".to_owned(), |images| images.to_string())),
+        ("data-seed", data_seed.to_string()),
+        ("epochs", args.epochs.to_string()),
+        ("warmup-epochs", args.warmup_epochs.to_string()),
+        ("train-epochs", args.train_epochs.to_string()),
+        ("train-batch", args.train_batch.to_string()),
+    ])
 }
 
 /// The base net's latency, as measured before the first arm: `base_latency.json`.
@@ -227,7 +249,7 @@ impl<'a> Experiment<'a> {
     /// The one latency limit of all arms. The base net is measured once and its latency kept.
     fn budget(&self) -> anyhow::Result<String> {
         let share = match self.args.budget {
-            Budget::Latency(ns) => return Ok(format!("{}us", ns / 1e3)),
+            given @ Budget::Latency(_) => return Ok(given.to_string()),
             Budget::Share(share) => share,
         };
         let file = self.args.out.join("base_latency.json");
@@ -242,7 +264,7 @@ impl<'a> Experiment<'a> {
             save(&file, &base)?;
             base
         };
-        Ok(format!("{}us", share * base.latency_ns / 1e3))
+        Ok(Budget::Latency(share * base.latency_ns).to_string())
     }
 
     /// Searches and trains the arms that are searched in one space, seed by seed.
@@ -258,7 +280,8 @@ impl<'a> Experiment<'a> {
             if !found(&run) {
                 self.search(arm, seed, budget, &run)?;
             }
-            if !RunDir::open(&run)?.weights().exists() {
+            // The record is written after the weights.
+            if TrainRecord::load(&RunDir::open(&run)?).is_err() {
                 self.train(&run)?;
             }
         }
@@ -355,6 +378,7 @@ fn outcome(out: &Path, arm: Arm, seed: u64) -> Option<Outcome> {
         accuracy: train.test_accuracy,
         latency_ns: verify.measured_ns,
         noisy: !verify.doubts.is_empty(),
+        over_budget: verify.within_budget == Some(false),
     })
 }
 
@@ -370,41 +394,4 @@ fn print(global: &Global, args: &CnnArgs) -> anyhow::Result<()> {
         Format::Text if contrasts.is_empty() => text(&nets.to_text()),
         Format::Text => text(&format!("{}\n{}", nets.to_text(), contrasts_table(&contrasts).to_text())),
     }
-}
-
-fn nets_table(outcomes: &[Outcome]) -> Table {
-    let mut table = Table::new(&["arm", "seed", "accuracy %", "latency us", "verdict"]);
-    for Outcome { arm, seed, accuracy, latency_ns, noisy } in outcomes {
-        table.row(vec![
-            arm.clone(),
-            seed.to_string(),
-            format!("{:.2}", 100.0 * accuracy),
-            format!("{:.1}", latency_ns / 1e3),
-            if *noisy { "not trustworthy" } else { "" }.to_owned(),
-        ]);
-    }
-    table
-}
-
-fn contrasts_table(contrasts: &[Contrast]) -> Table {
-    let mut table =
-        Table::new(&["contrast", "seeds", "accuracy, points", "latency ratio", "better as registered"]);
-    for Contrast { arm, than, seeds, accuracy, log_latency: Mean { mean, half }, reached } in contrasts {
-        let points = 100.0 * accuracy.mean;
-        let ratio = half.map_or_else(
-            || format!("{:.3}", mean.exp()),
-            |half| format!("{:.3} ({:.3} to {:.3})", mean.exp(), (mean - half).exp(), (mean + half).exp()),
-        );
-        table.row(vec![
-            format!("{arm} - {than}"),
-            seeds.to_string(),
-            accuracy.half.map_or_else(
-                || format!("{points:+.2}"),
-                |half| format!("{points:+.2} +- {:.2}", 100.0 * half),
-            ),
-            ratio,
-            if *reached { "yes" } else { "no" }.to_owned(),
-        ]);
-    }
-    table
 }

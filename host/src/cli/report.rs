@@ -172,31 +172,43 @@ fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Loss, accuracy and latency over a search's epochs.
+/// Loss, accuracy and cost over a search's epochs.
 fn add_search(page: &mut Page, run: &str, config: &SearchConfig, search: &[SearchEpoch]) {
     let of = |name: &str, value: &dyn Fn(&SearchEpoch) -> f64| Series {
         name: name.to_owned(),
         points: search.iter().map(|line| (f64::from(line.epoch + 1), value(line))).collect(),
     };
-    let losses = vec![of("weights", &|line| line.weight_loss), of("architecture", &|line| line.logit_loss)];
-    page.curves.push(chart(&format!("{run}: search loss"), "cross entropy", losses));
-    let accuracies = vec![
-        of("weights' half", &|line| 100.0 * line.weight_accuracy),
-        of("architecture's half", &|line| 100.0 * line.logit_accuracy),
+    let slims = config.strategy == Strategy::NetAdapt;
+    // A warm-up has no steps of the architecture: no point rather than one at 0.
+    let logits = |line: &SearchEpoch, value: f64| if line.warmup && !slims { f64::NAN } else { value };
+    let losses = vec![
+        of("weights", &|line| line.weight_loss),
+        of("architecture", &|line| logits(line, line.logit_loss)),
     ];
-    page.curves.push(chart(&format!("{run}: accuracy of sampled nets"), "accuracy, %", accuracies));
-    if matches!(config.gate, Gate::Latency { .. }) {
-        let mut costs = vec![
-            of("argmax net, estimated", &|line| line.estimated_cost / 1e6),
-            of("argmax net, measured", &|line| line.measured_cost / 1e6),
-            of("budget", &|line| line.target_cost / 1e6),
-        ];
-        // Multiply-adds have no place on an axis of time.
-        if config.cost != CostKind::Flops {
-            costs.insert(0, of("expected", &|line| line.expected_cost / 1e6));
-        }
-        page.curves.push(chart(&format!("{run}: latency during the search"), "ms", costs));
+    page.curves.push(chart(&format!("{run}: search loss"), "cross entropy", losses));
+    let mut accuracies = vec![of("weights' half", &|line| 100.0 * line.weight_accuracy)];
+    if !slims {
+        let judged = of("architecture's half", &|line| logits(line, 100.0 * line.logit_accuracy));
+        accuracies.push(judged);
     }
+    page.curves.push(chart(&format!("{run}: accuracy of sampled nets"), "accuracy, %", accuracies));
+    let (title, unit, charged) = match config.gate {
+        Gate::Latency { .. } => ("latency", "ms", config.cost != CostKind::Flops),
+        Gate::Flops { .. } => ("multiply-adds", "multiply-adds, M", config.cost == CostKind::Flops),
+    };
+    let mut costs = Vec::new();
+    // Time and multiply-adds have no axis in common; who slims expects nothing.
+    if charged && !slims {
+        costs.push(of("expected", &|line| line.expected_cost / 1e6));
+    }
+    if matches!(config.gate, Gate::Latency { .. }) {
+        costs.push(of("argmax net, estimated", &|line| line.estimated_cost / 1e6));
+        costs.push(of("argmax net, measured", &|line| line.measured_cost / 1e6));
+    } else {
+        costs.push(of("argmax net", &|line| line.estimated_cost / 1e6));
+    }
+    costs.push(of("budget", &|line| line.target_cost / 1e6));
+    page.curves.push(chart(&format!("{run}: {title} during the search"), unit, costs));
 }
 
 /// Loss and accuracy over a training's epochs.
@@ -242,5 +254,64 @@ const fn strategy(strategy: Strategy) -> &'static str {
         Strategy::Random => "random",
         Strategy::Uniform => "uniform",
         Strategy::NetAdapt => "netadapt",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(epoch: u32, warmup: bool) -> SearchEpoch {
+        SearchEpoch {
+            epoch,
+            warmup,
+            temperature: 1.0,
+            weight_loss: 2.0,
+            weight_accuracy: 0.25,
+            logit_loss: if warmup { 0.0 } else { 2.5 },
+            logit_accuracy: if warmup { 0.0 } else { 0.125 },
+            expected_cost: 3e6,
+            argmax: String::new(),
+            estimated_cost: 5e6,
+            measured_cost: 6e6,
+            target_cost: 4e6,
+            wall_ms: 1,
+            peak_memory_bytes: 0,
+        }
+    }
+
+    /// Curves of loss, accuracy and cost, as names and values.
+    fn curves(strategy: Strategy, gate: Gate) -> [Vec<(String, Vec<f64>)>; 3] {
+        let config = SearchConfig::paper(strategy, gate, 1);
+        let mut page = Page::default();
+        add_search(&mut page, "run", &config, &[line(0, true), line(1, false)]);
+        let values = |series: &Series| -> Vec<f64> { series.points.iter().map(|point| point.1).collect() };
+        let named = |series: &Series| (series.name.clone(), values(series));
+        std::array::from_fn(|place| page.curves[place].series.iter().map(named).collect())
+    }
+
+    fn names(curves: &[(String, Vec<f64>)]) -> Vec<&str> {
+        curves.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_warm_up_is_a_gap_in_the_architectures_curves() {
+        let [losses, accuracies, _] = curves(Strategy::Htas, Gate::Latency { budget_ns: 4e6 });
+        assert!(losses[1].1[0].is_nan() && losses[1].1[1] == 2.5, "{losses:?}");
+        assert!(accuracies[1].1[0].is_nan() && accuracies[1].1[1] == 12.5, "{accuracies:?}");
+        assert_eq!(accuracies[0].1, [25.0, 25.0]);
+        // The proxy's loss, from the first epoch on, and no accuracy.
+        let [losses, accuracies, costs] = curves(Strategy::NetAdapt, Gate::Latency { budget_ns: 4e6 });
+        assert!(losses[1].1[0] == 0.0 && names(&accuracies) == ["weights' half"], "{accuracies:?}");
+        assert_eq!(names(&costs), ["argmax net, estimated", "argmax net, measured", "budget"]);
+    }
+
+    #[test]
+    fn costs_are_drawn_in_the_gates_unit() {
+        let [.., costs] = curves(Strategy::Htas, Gate::Latency { budget_ns: 4e6 });
+        assert_eq!(names(&costs), ["expected", "argmax net, estimated", "argmax net, measured", "budget"]);
+        let [.., costs] = curves(Strategy::Tas { expand: 1 }, Gate::Flops { ratio: 0.5 });
+        assert_eq!(names(&costs), ["expected", "argmax net", "budget"]);
+        assert_eq!(costs[1].1, [5.0, 5.0]);
     }
 }

@@ -21,6 +21,8 @@ pub struct Outcome {
     pub latency_ns: f64,
     /// The measurement was judged not to be trusted.
     pub noisy: bool,
+    /// The net was measured over its budget and the tolerance.
+    pub over_budget: bool,
 }
 
 /// A mean with its 95% interval.
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
 
     fn outcome(arm: &str, seed: u64, accuracy: f64, latency_ns: f64) -> Outcome {
-        Outcome { arm: arm.to_owned(), seed, accuracy, latency_ns, noisy: false }
+        Outcome { arm: arm.to_owned(), seed, accuracy, latency_ns, noisy: false, over_budget: false }
     }
 
     #[test]
