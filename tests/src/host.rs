@@ -209,16 +209,17 @@ impl Ended {
         serde_json::from_str(&self.stdout).expect("stdout is JSON")
     }
 
-    /// The one line of complaint of a command that failed with `code`.
+    /// The one line of complaint of a command that failed with `code`; notes, such as that the device is busy,
+    /// are none.
     ///
     /// # Panics
     /// Where it ended otherwise or said more or less.
     #[must_use]
     pub fn complaint(&self, code: i32) -> &str {
         assert_eq!(self.code, Some(code), "{}", self.stderr);
-        assert_eq!(self.stderr.lines().count(), 1, "{}", self.stderr);
-        assert!(self.stderr.starts_with("hanas: "), "{}", self.stderr);
-        self.stderr.trim_end()
+        let lines: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with("note: ")).collect();
+        assert!(lines.len() == 1 && lines[0].starts_with("hanas: "), "{}", self.stderr);
+        lines[0]
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use hanas_tests::agent::Agent;
 use hanas_tests::host::{Host, finish};
+use hanas_tests::own_graph;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -82,6 +83,18 @@ fn a_graph_net_goes_all_the_way() {
     assert_eq!(found["verify"]["trained_accuracy"].as_f64(), Some(accuracy));
     assert_eq!(found["verify"]["device_accuracy"].as_f64(), Some(accuracy));
 
+    // The random nets that it measured judge the latency models, the same of them all, its own among them.
+    let judged = host.json(&["latency", "eval", "--run", "run"]);
+    let models = judged["devices"][0]["models"].as_array().unwrap();
+    let names: Vec<&str> = models.iter().map(|of| of["model"].as_str().unwrap()).collect();
+    assert_eq!(names, ["structural", "mlp", "residual mlp"]);
+    assert!(models.iter().all(|of| of["nets"] == 6), "{judged}");
+    assert_eq!(models[2]["mape"], found["net"]["predictor"]["mape"]);
+    let by_net = host.run(&["latency", "eval", "--run", "run", "--per-net", "--format", "csv"]).stdout;
+    assert_eq!(by_net.lines().count(), 1 + 6 * 3, "{by_net}");
+    let both = ["latency", "eval", "--run", "run", "--task", "cifar10-resnet20"];
+    assert_eq!(host.run(&both).code, Some(2));
+
     // Trained again it is the same net, and export gives it out.
     let onnx = fs::read(host.path("run/net.onnx")).unwrap();
     let again = host.json(&["train", "run", "--quiet"]);
@@ -95,15 +108,15 @@ fn a_graph_net_goes_all_the_way() {
     let other = host.json(&["train", "run", "--runs", "2", "--epochs", "5", "--seed", "9", "--quiet"]);
     assert_eq!((&other["runs"], &other["result"]["epochs"]), (&2.into(), &5.into()));
     assert!(fs::read(host.path("run/net.onnx")).unwrap() != onnx);
-    assert_eq!(verify(&[])["device_accuracy"], other["result"]["test_accuracy"]);
     assert_eq!(verify(&["--check-images", "0"])["device_accuracy"], Value::Null);
+    assert_eq!(verify(&[])["device_accuracy"], other["result"]["test_accuracy"]);
 
     let report = host.run(&["report", "run", "--task", "planted-gnn", "--output", "page.html"]);
     assert_eq!(report.code, Some(0), "{}", report.stderr);
     let page = fs::read_to_string(host.path("page.html")).unwrap();
     let net = first_layer(found["net"]["summary"].as_str().unwrap());
     for part in
-        [net, "run: validation accuracy", "heads x dim", "Search space of graph nets", "on the device"]
+        [net, "run: validation accuracy", "heads x dim", "Search space of graph nets", "% on the device"]
     {
         assert!(page.contains(part), "{part}");
     }
@@ -132,20 +145,70 @@ fn a_graph_net_goes_all_the_way() {
     assert!(profile.stderr.contains("hanas graph profile --task planted-gnn"), "{}", profile.stderr);
 }
 
+/// A graph of a user's own goes the way of the known ones, by the name of its file.
+#[test]
+fn a_graph_of_ones_own_is_profiled_and_searched() {
+    let host = Host::default();
+    own_graph::write(&host.path("my_graph.npz"));
+    let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
+    let target = ["--task", "my_graph-gnn", "--data", ".", "--device", agent.url(), "--quiet"];
+    let few = ["--pairs", "84", "--samples", "4", "--allow-noisy"];
+    let profiled = host.run(&[&["graph", "profile"], &target[..], &few[..]].concat());
+    assert_eq!(profiled.code, Some(0), "{}", profiled.stderr);
+    let space = host.json(&["graph", "space", "--task", "my_graph-gnn"]);
+    assert_eq!(space["graph"], "my_graph");
+    let words = ["--space", "hgnas", "--strategy", "random", "--samples", "2", "--out", "run"];
+    let found = host.json(&[&["search", "hgnas"], &target[..], &words[..], &SMALL[..]].concat());
+    let net = found["net"]["summary"].as_str().unwrap();
+    let (features, classes) = (own_graph::FEATURES, own_graph::CLASSES);
+    assert!(net.starts_with(&format!("{features}>")) && net.ends_with(&format!(">{classes}")), "{net}");
+    assert_eq!(found["verify"]["device_accuracy"], found["verify"]["trained_accuracy"]);
+    assert!(host.run(&["train", "run", "--quiet"]).complaint(2).contains("my_graph.npz with --data"));
+
+    // Its latencies are known by its graph.
+    let judge = ["latency", "eval", "--run", "run"];
+    assert!(host.run(&judge).complaint(2).contains("my_graph.npz with --data"));
+    let judged = host.json(&[&judge[..], &["--data", "."]].concat());
+    assert_eq!(judged["devices"][0]["measured_nets"], 60);
+    let _ = host.file("none.jsonl", "");
+    let none = host.run(&[&judge[..], &["--data", ".", "--latencies", "none.jsonl"]].concat());
+    assert!(none.complaint(1).contains("none.jsonl holds no latency"), "{}", none.stderr);
+
+    // A name without a file is told what it might be.
+    let other = ["graph", "profile", "--task", "kora-gnn", "--data", ".", "--device", agent.url()];
+    let refused = host.run(&other);
+    for part in ["no kora.npz", "cora-gnn", "graph-nets.md"] {
+        assert!(refused.complaint(1).contains(part), "{}", refused.stderr);
+    }
+    // And another graph does not pass for a published one.
+    fs::rename(host.path("my_graph.npz"), host.path("cora.npz")).unwrap();
+    let passed = ["graph", "profile", "--task", "cora-gnn", "--data", ".", "--device", agent.url()];
+    assert!(host.run(&passed).complaint(1).contains("cora.npz holds 12 features and 3 classes"));
+}
+
 /// What one run measured another does not measure again: no two measurements give 60 equal times.
 #[test]
 fn runs_share_the_latencies_of_their_random_nets() {
     let host = Host::default();
     let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
     let run = |out: &str, samples: &str| {
-        let words = ["--strategy", "random", "--samples", samples, "--latencies", "shared.jsonl"];
+        let words = ["--space", "graphnas", "--strategy", "random", "--samples", samples];
+        let words = [&words[..], &["--latencies", "shared.jsonl"]].concat();
         let _ = host.json(&search(agent.url(), out, &words));
-        let read = |name: String| fs::read(host.path(&name)).unwrap();
-        (read(format!("{out}/latencies.jsonl")), read("shared.jsonl".to_owned()))
+        fs::read(host.path("shared.jsonl")).unwrap()
     };
     let first = run("a", "2");
-    assert_eq!(lines(&host.path("a/latencies.jsonl")), 60);
-    assert!(run("b", "3") == first);
+    assert_eq!(lines(&host.path("shared.jsonl")), 60);
+    assert!(run("b", "3") == first && !host.path("a/latencies.jsonl").exists());
+    // Measured in turns they know of each other.
+    let device = ["--device", agent.url()];
+    let words = ["verify", "a", "b", "--samples", "4", "--allow-noisy", "--quiet"];
+    let both = host.json(&[&words[..], &device[..]].concat());
+    let runs = both["runs"].as_array().unwrap();
+    assert_eq!((runs.len(), runs[1]["run"].as_str()), (2, Some("b")));
+    assert!(runs.iter().all(|run| run["in_turns"].as_array().unwrap().len() == 2), "{both}");
+    assert!(runs.iter().all(|run| run["device_accuracy"] == run["trained_accuracy"]), "{both}");
+    assert!(runs.iter().all(|run| run["slower"].is_number()), "{both}");
 }
 
 /// With the same latencies a search that was interrupted makes the trials of one that was not.
@@ -154,7 +217,7 @@ fn an_interrupted_search_is_the_uninterrupted_one() {
     let host = Host::default();
     let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
     for (strategy, whole, cut) in [("evolution", "a", "b"), ("rl", "c", "d")] {
-        let words = ["--strategy", strategy, "--samples", "16"];
+        let words = ["--space", "graphnas", "--strategy", strategy, "--samples", "16"];
         let log = |run: &str| host.path(run).join("search.jsonl");
         if whole != "a" {
             fs::create_dir(host.path(whole)).unwrap();
@@ -174,7 +237,8 @@ fn an_interrupted_search_is_the_uninterrupted_one() {
         let kept = ended.stderr.contains("goes on from the last trial");
         assert!(ended.code == Some(130) && kept, "{:?}: {}", ended.code, ended.stderr);
         assert!(lines(&log(cut)) < 16, "it was interrupted in time");
-        let other = search(agent.url(), cut, &["--strategy", strategy, "--samples", "17"]);
+        let other =
+            search(agent.url(), cut, &["--space", "graphnas", "--strategy", strategy, "--samples", "17"]);
         assert!(host.run(&other).complaint(1).contains("holds another run"));
         let found = host.json(&search(agent.url(), cut, &words));
         assert_eq!(found["verify"]["device_accuracy"], found["verify"]["trained_accuracy"]);

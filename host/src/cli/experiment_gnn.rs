@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 use serde::Serialize;
 
-use super::context::Global;
-use super::hgnas_args::HgnasArgs;
+use super::context::{DeviceArg, Global};
+use super::graph_run::{Asked, GraphRun, agreed, verify};
+use super::hgnas_args::{HgnasArgs, SpaceArg};
 use super::output::{Format, Table, json, text};
-use super::{Usage, exit_code, search_hgnas};
+use super::{Usage, search_hgnas};
+use crate::data::graph::load;
+use crate::profile::sampling::Sampling;
+use crate::search::SearchError;
 use crate::search::hgnas::record::{GnnNetRecord, GnnVerifyRecord};
 use crate::search::hgnas::surrogate::Interval;
 use crate::search::run::RunDir;
@@ -19,7 +23,7 @@ use crate::task::graph::GraphTask;
 /// Arguments of `hanas experiment gnn`.
 #[derive(Debug, Args)]
 pub(super) struct GnnArgs {
-    /// The graph: cora-gnn, citeseer-gnn, pubmed-gnn, or planted-gnn, which is no benchmark
+    /// The graph: cora-gnn, citeseer-gnn, pubmed-gnn, planted-gnn, which is no benchmark, or NAME-gnn
     #[arg(long, short, value_name = "TASK")]
     task: GraphTask,
     /// Folder of the graph's files
@@ -54,17 +58,21 @@ const FREE: [(&str, &[&str]); 6] = [
     ("space", &["--space", "hgnas", "--reward", "accuracy"]),
     ("reward", &["--space", "graphnas", "--reward", "latency"]),
     ("both", &["--space", "hgnas", "--reward", "latency"]),
-    ("random", &["--space", "graphnas", "--strategy", "random"]),
-    ("random-space", &["--space", "hgnas", "--strategy", "random"]),
+    ("random", &["--space", "graphnas", "--strategy", "random", "--reward", "accuracy"]),
+    ("random-space", &["--space", "hgnas", "--strategy", "random", "--reward", "accuracy"]),
 ];
 /// Arms under each limit.
 const LIMITED: [(&str, &[&str]); 4] = [
     (GRAPHNAS, &["--space", "graphnas", "--reward", "accuracy"]),
     ("both", &["--space", "hgnas", "--reward", "latency"]),
-    ("random-space", &["--space", "hgnas", "--strategy", "random"]),
-    ("evolution-space", &["--space", "hgnas", "--strategy", "evolution"]),
+    ("random-space", &["--space", "hgnas", "--strategy", "random", "--reward", "accuracy"]),
+    ("evolution-space", &["--space", "hgnas", "--strategy", "evolution", "--reward", "accuracy"]),
 ];
 const GRAPHNAS: &str = "graphnas";
+/// Timed runs of a seed's nets in turns.
+const TURNS: u32 = 200;
+/// Seconds to wait while another session holds the device.
+const QUEUE_SECONDS: u64 = 600;
 
 /// One search.
 struct Plan {
@@ -87,6 +95,7 @@ struct Row {
     trainings: usize,
     measured_ns: f64,
     within_limit: Option<bool>,
+    trustworthy: bool,
 }
 
 /// An arm over its seeds.
@@ -129,6 +138,12 @@ pub(super) fn run(global: &Global, args: &GnnArgs) -> anyhow::Result<()> {
     let plans = plans(args)?;
     // Parsed before anything runs: what is wrong with an option is found at once.
     let lines: Vec<Line> = plans.iter().map(line).collect::<anyhow::Result<_>>()?;
+    let open = plans.iter().zip(&lines).filter(|(plan, _)| verified(&plan.folder).is_none());
+    let mut measured = open.filter(|(_, line)| line.args.space == SpaceArg::Hgnas);
+    if let (false, Some((_, line))) = (args.dry_run, measured.next()) {
+        // Found at once, and not after the first arm.
+        search_hgnas::ready(global, &line.args)?;
+    }
     let mut failed = Vec::new();
     for (place, (plan, line)) in plans.iter().zip(&lines).enumerate() {
         let done = verified(&plan.folder).is_some();
@@ -139,16 +154,48 @@ pub(super) fn run(global: &Global, args: &GnnArgs) -> anyhow::Result<()> {
         }
         eprintln!("{:>3}/{} {} seed {}", place + 1, plans.len(), plan.arm, plan.seed);
         let Err(error) = search_hgnas::hgnas(global, &line.args) else { continue };
-        // Interruptions and lost devices end the experiment; a search that finds nothing is a result.
-        if exit_code(&error) != 1 {
-            return Err(error);
+        // Whatever else goes wrong ends the experiment; a search that finds nothing is a result.
+        if !matches!(error.downcast_ref(), Some(SearchError::NoFinalist(_))) {
+            return Err(error.context(format!("{} seed {}", plan.arm, plan.seed)));
         }
         eprintln!("{} seed {}: {error:#}", plan.arm, plan.seed);
         failed.push(Failed { arm: plan.arm.clone(), seed: plan.seed, why: format!("{error:#}") });
     }
+    if !args.dry_run {
+        for seed in 1..=args.seeds {
+            in_turns(global, args, plans.iter().filter(|plan| plan.seed == seed))?;
+        }
+    }
     let rows: Vec<Row> = plans.iter().filter_map(row).collect();
     let report = Report { task: args.task.name.clone(), arms: summaries(&plans, &rows), rows, failed };
     print(global, &report)
+}
+
+/// Measures the nets of one seed again, in turns: the device may have changed its pace from arm to arm.
+fn in_turns<'p>(
+    global: &Global,
+    args: &GnnArgs,
+    plans: impl Iterator<Item = &'p Plan>,
+) -> anyhow::Result<()> {
+    let folders: Vec<&PathBuf> =
+        plans.map(|plan| &plan.folder).filter(|folder| verified(folder).is_some()).collect();
+    let together = |folder: &&PathBuf| {
+        verified(folder).is_some_and(|(_, verify)| folders.iter().all(|of| verify.in_turns.contains(of)))
+    };
+    if folders.len() < 2 || folders.iter().all(together) {
+        return Ok(());
+    }
+    let open = |folder: &&PathBuf| GraphRun::open(&RunDir::open(folder)?);
+    let runs: Vec<GraphRun> = folders.iter().map(open).collect::<anyhow::Result<_>>()?;
+    let data = load(&args.task.data, &args.data)?;
+    let device = DeviceArg { device: args.device.clone(), queue_timeout: QUEUE_SECONDS };
+    let mut session = global.connect(&device)?;
+    eprintln!("measuring {} nets in turns", runs.len());
+    let sampling = Sampling { samples: TURNS, ..Sampling::default() };
+    let asked = Asked { device: &args.device, data: Some(&data), answers: true, sampling };
+    let (records, _) = verify(&runs, &mut session, &asked)?;
+    // A net over its limit is told by the table.
+    agreed(&records)
 }
 
 fn plans(args: &GnnArgs) -> anyhow::Result<Vec<Plan>> {
@@ -222,6 +269,7 @@ fn row(plan: &Plan) -> Option<Row> {
         trainings: net.runs,
         measured_ns: verify.measured_ns,
         within_limit: verify.within_limit,
+        trustworthy: verify.doubts.is_empty(),
     })
 }
 
@@ -288,9 +336,10 @@ fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
         Format::Csv => text(&table.to_csv()),
         Format::Text => {
             let missed = report.rows.iter().filter(|row| row.within_limit == Some(false)).count();
+            let doubted = report.rows.iter().filter(|row| !row.trustworthy).count();
             let failed = report.failed.len();
             text(&format!(
-                "{}{} searches; {missed} nets over their limit when measured again; {failed} searches found nothing\n",
+                "{}{} searches; {missed} nets over their limit when measured again; {doubted} measurements not trustworthy; {failed} searches found nothing\n",
                 table.to_text(),
                 report.rows.len()
             ))
@@ -333,7 +382,7 @@ mod tests {
         assert!(wrong.contains("'neither'") && wrong.contains("both-q25"), "{wrong}");
         let plans = plans(&parse(&["--", "--sample", "5"])).unwrap();
         let wrong = line(&plans[0]).unwrap_err();
-        assert!(exit_code(&wrong) == 2 && wrong.to_string().contains("--sample"), "{wrong}");
+        assert!(super::super::exit_code(&wrong) == 2 && wrong.to_string().contains("--sample"), "{wrong}");
     }
 
     #[test]
@@ -348,6 +397,7 @@ mod tests {
             trainings: 1,
             measured_ns,
             within_limit: None,
+            trustworthy: true,
         };
         let rows = [row("graphnas", 1, 0.8, 8e6), row("both", 1, 0.79, 2e6), row("both", 2, 0.5, 1e6)];
         let found = summaries(&plans, &rows);

@@ -15,6 +15,7 @@ use super::context::{DeviceArg, Global};
 use super::graph::TaskArgs;
 use super::graph_answers::test_accuracy;
 use super::output::{Format, json, text};
+use super::progress::Progress;
 use crate::search::progress::peak_memory_bytes;
 use crate::train::child::{ChildConfig, ChildResult};
 use crate::train::gnn::ChildTrainer;
@@ -66,7 +67,10 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
         reading: args.task.reading(),
         ..ChildConfig::default()
     };
-    let (result, weights) = ChildTrainer::new(&data).train(&net, &config, args.seed)?;
+    let mut progress = Progress::new("epochs", u64::from(config.epochs), global.quiet);
+    let mut tell = |epochs: u32, loss: f64| progress.at(u64::from(epochs), &format!("loss {loss:.3}"));
+    let (result, weights) = ChildTrainer::new(&data).train_told(&net, &config, args.seed, &mut tell)?;
+    drop(progress);
     let on = OnGraph::new(&data.graph, &data.features);
     let onnx = lower(&net, &on, config.reading, Init::Weights(&weights), Placement::Inside)?;
     if let Some(path) = &args.out {

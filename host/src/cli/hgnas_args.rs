@@ -59,9 +59,9 @@ const HGNAS: &str = "hgnas";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum SpaceArg {
     /// Heads and dims on GraphNAS's grid; needs no profile
-    #[default]
     Graphnas,
     /// Pairs of heads and dim that the device does fast, from its profile
+    #[default]
     Hgnas,
 }
 
@@ -69,9 +69,9 @@ pub(super) enum SpaceArg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum RewardArg {
     /// Validation accuracy
-    #[default]
     Accuracy,
     /// accuracy (latency / T)^-.07, T the median latency of random nets
+    #[default]
     Latency,
 }
 
@@ -121,7 +121,7 @@ impl std::str::FromStr for Limit {
 pub(super) struct HgnasArgs {
     #[command(flatten)]
     pub(super) device: DeviceArg,
-    /// The graph: cora-gnn, citeseer-gnn, pubmed-gnn, or planted-gnn, which needs no files
+    /// The graph: cora-gnn, citeseer-gnn, pubmed-gnn, planted-gnn, which needs no files, or NAME-gnn for your own NAME.npz
     #[arg(long, short, value_name = "TASK")]
     pub(super) task: GraphTask,
     /// Folder of the graph's files (NAME.npz, or the Planetoid files ind.NAME.*)
@@ -148,6 +148,9 @@ pub(super) struct HgnasArgs {
     /// Epochs of a child [default: 100, with --paper 300]
     #[arg(long)]
     epochs: Option<u32>,
+    /// Epochs without a lower validation loss after which a child's training ends [default: 20, with --paper never]
+    #[arg(long)]
+    patience: Option<u32>,
     /// Trainings of each of the 5 finalists, and of the best of them [default: 3,10; with --paper 20,100]
     #[arg(long, value_name = "N,N", value_delimiter = ',', num_args = 1)]
     retrain: Vec<u64>,
@@ -160,7 +163,7 @@ pub(super) struct HgnasArgs {
     /// Scores of trained children, shared by runs [default: scores.jsonl in the run's folder]
     #[arg(long, value_name = "FILE")]
     pub(super) scores: Option<PathBuf>,
-    /// Latencies of random nets, shared by runs on one device [default: each run measures its own]
+    /// Latencies of random nets, shared by runs on one device [default: latencies.jsonl in the run's folder]
     #[arg(long, value_name = "FILE")]
     pub(super) latencies: Option<PathBuf>,
     /// Go on where the latency predictor misses its gate or the last measurement is doubted
@@ -176,6 +179,7 @@ impl HgnasArgs {
     pub(super) fn child(&self) -> ChildConfig {
         let mut child = if self.paper { ChildConfig::paper() } else { ChildConfig::scaled() };
         child.epochs = self.epochs.unwrap_or(child.epochs);
+        child.patience = self.patience.or(child.patience);
         child
     }
 

@@ -1,95 +1,104 @@
 //! Latencies of the random nets that a search begins with.
 
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
 use hanas_models::gnn::GnnNet;
-use serde::{Deserialize, Serialize};
 
 use super::context::Global;
 use super::gnn::digest;
 use super::hgnas_args::HgnasArgs;
-use super::hgnas_timer::GnnTimer;
+use super::hgnas_timer::{GnnTimer, Timed};
 use super::interrupt;
+use super::pace::{Pace, Paced};
 use super::progress::Progress;
 use crate::data::graph::GraphData;
+use crate::link::Session;
 use crate::profile::sampling::Sampling;
 use crate::search::hgnas::cache::{Latency, LatencyCache, Measuring};
 use crate::search::hgnas::space::key;
-use crate::search::progress::{JsonLines, read_complete_lines};
 
-/// Nets measured between two lines of `latencies.jsonl`.
+/// Nets measured in turns with each other and the reference net; kept when they are done.
 const CHUNK: usize = 32;
 /// Timed runs of each of them.
 const SAMPLES: u32 = 16;
 
-/// A line of `latencies.jsonl`.
-#[derive(Debug, Serialize, Deserialize)]
-struct MeasuredLatency {
-    key: String,
-    ns: f64,
+/// Random nets as they were measured.
+pub(super) struct Measured {
+    /// The nets in the order given, with latencies at the best pace of the device, ns; none for those that it
+    /// cannot run.
+    pub(super) nets: Vec<(GnnNet, Option<f64>)>,
+    /// The reference net's latency at that pace, ns.
+    pub(super) reference_ns: f64,
 }
 
-/// These nets with their latencies: those that the run's `latencies.jsonl` has, then those that
-/// `--latencies` has from other runs; the rest is measured, and kept in both.
+impl Measured {
+    /// The nets that the device runs.
+    pub(super) fn known(&self) -> Vec<(GnnNet, f64)> {
+        self.nets.iter().filter_map(|(net, ns)| Some((net.clone(), (*ns)?))).collect()
+    }
+}
+
+/// These nets with their latencies: those that the run's `latencies.jsonl`, or the file of `--latencies`, has of
+/// this device and graph; the rest is measured, and kept there.
 pub(super) fn measured(
     global: &Global,
     args: &HgnasArgs,
     data: &GraphData,
     nets: &[GnnNet],
     timer: &mut GnnTimer<'_>,
-) -> anyhow::Result<Vec<(GnnNet, f64)>> {
-    let path = args.out.join("latencies.jsonl");
-    let mut lines: Vec<MeasuredLatency> = read_complete_lines(&path)?;
-    if lines.len() > nets.len() || lines.iter().zip(nets).any(|(line, net)| line.key != key(net)) {
-        let out = args.out.display();
-        anyhow::bail!("{out} holds another run; give an empty folder, or the same settings to resume");
-    }
-    let mut log = JsonLines::open(&path, lines.len())?;
-    let mut shared = shared(args, data, timer)?;
-    let mut progress = Progress::new("latencies", nets.len() as u64, global.quiet);
+) -> anyhow::Result<Measured> {
+    let path = args.latencies.clone().unwrap_or_else(|| args.out.join("latencies.jsonl"));
+    let mut cache = LatencyCache::open(&path, measuring(args, data, timer.session())?)
+        .with_context(|| format!("{}: delete it, and its nets are measured again", path.display()))?;
+    let mut seen = BTreeSet::new();
+    let is_new = |net: &&GnnNet| cache.get(&key(net)).is_none() && seen.insert(key(net));
+    let unknown: Vec<GnnNet> = nets.iter().filter(is_new).cloned().collect();
+    let known = |cache: &LatencyCache| nets.iter().filter_map(|net| cache.get(&key(net))).collect::<Vec<_>>();
+    let mut pace = Pace::new(reference_ns(&known(&cache)));
+    let mut progress = Progress::new("latencies", unknown.len() as u64, global.quiet);
     interrupt::watch();
-    while lines.len() < nets.len() {
-        let next = &nets[lines.len()..nets.len().min(lines.len() + CHUNK)];
-        for (net, ns) in next.iter().zip(latencies(next, &mut shared, timer)?) {
-            let line = MeasuredLatency { key: key(net), ns };
-            log.push(&line)?;
-            lines.push(line);
+    for (place, chunk) in unknown.chunks(CHUNK).enumerate() {
+        let sampling = Sampling { samples: SAMPLES, ..Sampling::default() };
+        let paced: Paced<(Vec<Timed>, f64)> = pace.best(|| {
+            let (found, reference_ns) = timer.measure(chunk, &sampling)?;
+            Ok(((found, reference_ns), reference_ns))
+        })?;
+        let (found, reference_ns) = paced.measured;
+        for (net, timed) in chunk.iter().zip(found) {
+            if let Err(reason) = &timed {
+                progress.say(&format!("note: the device cannot run {}: {reason}", key(net)));
+            }
+            cache.put(&key(net), Latency { ns: timed.ok(), reference_ns })?;
         }
-        progress.at(lines.len() as u64, "random nets");
+        progress.at((place * CHUNK + chunk.len()) as u64, "random nets");
     }
-    Ok(nets.iter().cloned().zip(lines.iter().map(|line| line.ns)).collect())
+    drop(progress);
+    let all = known(&cache);
+    let reference_ns = reference_ns(&all);
+    let at_pace = |of: Latency| of.at_pace(reference_ns);
+    let nets: Vec<_> = nets.iter().map(|net| (net.clone(), cache.get(&key(net)).and_then(at_pace))).collect();
+    let failed = nets.iter().filter(|(_, ns)| ns.is_none()).count();
+    anyhow::ensure!(
+        2 * failed <= nets.len(),
+        "the device cannot run {failed} of {} random nets; it has too little memory for this graph",
+        nets.len()
+    );
+    Ok(Measured { nets, reference_ns })
 }
 
-/// What other runs measured on this device, of this graph, in this way.
-fn shared(
-    args: &HgnasArgs,
-    data: &GraphData,
-    timer: &mut GnnTimer<'_>,
-) -> anyhow::Result<Option<LatencyCache>> {
-    let Some(path) = &args.latencies else { return Ok(None) };
-    let facts = timer.session().facts();
-    let measuring = Measuring {
+/// The reference net's latency at the best pace seen, ns; infinite before anything was measured.
+fn reference_ns(known: &[Latency]) -> f64 {
+    known.iter().map(|of| of.reference_ns).fold(f64::INFINITY, f64::min)
+}
+
+/// What this device, graph and way of measuring are called in the file.
+fn measuring(args: &HgnasArgs, data: &GraphData, session: &Session) -> anyhow::Result<Measuring> {
+    let facts = session.facts();
+    let reading = serde_json::to_string(&args.child().reading).context("the nets' reading")?;
+    Ok(Measuring {
         device: format!("{} {} x{} {}", facts.name, facts.runtime, facts.threads, facts.cpu),
-        how: format!("{} {SAMPLES}", serde_json::to_string(&args.child().reading)?),
+        how: format!("{reading} {SAMPLES}"),
         data: digest(data),
-    };
-    Ok(Some(LatencyCache::open(path, measuring)?))
-}
-
-/// Latencies of nets, ns; those that are not known yet are measured by turns.
-fn latencies(
-    nets: &[GnnNet],
-    shared: &mut Option<LatencyCache>,
-    timer: &mut GnnTimer<'_>,
-) -> anyhow::Result<Vec<f64>> {
-    let sampling = Sampling { samples: SAMPLES, ..Sampling::default() };
-    let Some(shared) = shared else { return timer.measure(nets, &sampling) };
-    let unknown: Vec<GnnNet> = nets.iter().filter(|net| shared.get(&key(net)).is_none()).cloned().collect();
-    if !unknown.is_empty() {
-        for (net, ns) in unknown.iter().zip(timer.measure(&unknown, &sampling)?) {
-            shared.put(&key(net), Latency { ns })?;
-        }
-    }
-    let known = |net: &GnnNet| shared.get(&key(net)).map(|of| of.ns);
-    nets.iter()
-        .map(|net| known(net).ok_or_else(|| anyhow::anyhow!("{} was not measured", key(net))))
-        .collect()
+    })
 }

@@ -2,14 +2,18 @@
 
 use hanas_models::gnn::{GnnNet, Reading};
 
-use super::nets::{in_turns, latencies};
+use super::nets::{in_turns_what_runs, latencies};
 use super::pace::Pace;
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
 use crate::profile::graph_candidates::{GraphSubject, sampling};
 use crate::profile::sampling::Sampling;
+use crate::search::hgnas::space::key;
 
-/// Times graph nets on one graph.
+/// A net's latency in nanoseconds, or why the device cannot run it.
+pub(super) type Timed = Result<f64, String>;
+
+/// Times graph nets on one graph, with seeded weights.
 pub(super) struct GnnTimer<'s> {
     session: &'s mut Session,
     subject: &'s GraphSubject,
@@ -27,47 +31,66 @@ impl<'s> GnnTimer<'s> {
         self.session
     }
 
-    /// Latencies of nets with seeded weights, in nanoseconds, without the visits that were disturbed.
-    pub(super) fn measure(&mut self, nets: &[GnnNet], wanted: &Sampling) -> anyhow::Result<Vec<f64>> {
+    /// Latencies of nets and, in turns with them, that of the reference net, ns, without the visits that were
+    /// disturbed.
+    pub(super) fn measure(
+        &mut self,
+        nets: &[GnnNet],
+        wanted: &Sampling,
+    ) -> anyhow::Result<(Vec<Timed>, f64)> {
+        let reference = self.subject.pace_net();
         let candidate = |net: &GnnNet| self.subject.candidate(net, self.reading);
-        let candidates: Vec<Candidate> = nets.iter().map(candidate).collect::<Result<_, _>>()?;
-        let runs = in_turns(self.session, &candidates, &sampling(*wanted))?;
-        Ok(latencies(self.session, &runs.visits)?.iter().map(|of| of.value_ns).collect())
+        let candidates: Vec<Candidate> =
+            nets.iter().chain([&reference]).map(candidate).collect::<Result<_, _>>()?;
+        let runs = in_turns_what_runs(self.session, &candidates, &sampling(*wanted))?;
+        let mut found: Vec<Timed> = vec![Ok(0.0); candidates.len()];
+        for (place, reason) in runs.failed {
+            found[place] = Err(reason);
+        }
+        let (places, visits): (Vec<usize>, Vec<_>) =
+            runs.visits.into_iter().enumerate().filter(|(place, _)| found[*place].is_ok()).unzip();
+        for (place, latency) in places.into_iter().zip(latencies(self.session, &visits)?) {
+            found[place] = Ok(latency.value_ns);
+        }
+        match found.pop() {
+            Some(Ok(reference_ns)) => Ok((found, reference_ns)),
+            Some(Err(reason)) => anyhow::bail!("the device cannot run {}: {reason}", key(&reference)),
+            None => anyhow::bail!("nothing was measured"),
+        }
     }
 }
 
-/// The one of these nets whose latency is their median, and its latency: what finalists are measured
-/// beside, to know how fast the device is.
-pub(super) fn known(measured: &[(GnnNet, f64)]) -> Option<&(GnnNet, f64)> {
-    let mut by_latency: Vec<&(GnnNet, f64)> = measured.iter().collect();
-    by_latency.sort_by(|a, b| a.1.total_cmp(&b.1));
-    by_latency.get(by_latency.len() / 2).copied()
-}
-
-/// Times a search's finalists, each in turns with a net that was measured before.
+/// Times a search's finalists, each in turns with the reference net.
 pub(super) struct FinalTimer<'t, 's> {
     timer: &'t mut GnnTimer<'s>,
-    known: GnnNet,
     pace: Pace,
     sampling: Sampling,
 }
 
 impl<'t, 's> FinalTimer<'t, 's> {
-    /// A timer whose known net takes `known_ns` when nothing else slows the device down.
-    pub(super) fn new(
-        timer: &'t mut GnnTimer<'s>,
-        (known, known_ns): (GnnNet, f64),
-        sampling: Sampling,
-    ) -> Self {
-        Self { timer, known, pace: Pace::new(known_ns), sampling }
+    /// A timer on a device whose reference net takes `reference_ns` when nothing else slows it down.
+    pub(super) const fn new(timer: &'t mut GnnTimer<'s>, reference_ns: f64, sampling: Sampling) -> Self {
+        Self { timer, pace: Pace::new(reference_ns), sampling }
     }
 
-    /// A net's latency as it is undisturbed, ns.
+    /// A net's latency as it is undisturbed, ns; infinite, with a note, where the device cannot run it.
     pub(super) fn measure_ns(&mut self, net: &GnnNet) -> anyhow::Result<f64> {
-        let nets = [net.clone(), self.known.clone()];
-        self.pace.undisturbed(|| {
-            let of = self.timer.measure(&nets, &self.sampling)?;
-            Ok((of[0], of[1]))
-        })
+        let mut failure = None;
+        let ns = self.pace.undisturbed(|| {
+            let (of, reference_ns) = self.timer.measure(std::slice::from_ref(net), &self.sampling)?;
+            let ns = match of.into_iter().next() {
+                Some(Ok(ns)) => ns,
+                Some(Err(reason)) => {
+                    failure = Some(reason);
+                    f64::INFINITY
+                }
+                None => f64::INFINITY,
+            };
+            Ok((ns, reference_ns))
+        })?;
+        if let (false, Some(reason)) = (ns.is_finite(), failure) {
+            eprintln!("note: the device cannot run {}: {reason}", key(net));
+        }
+        Ok(ns)
     }
 }

@@ -219,9 +219,7 @@ fn graph(manifest: &Manifest) -> Result<Vec<Step>, String> {
         let space = [words(&["graph", "space"]), task.clone(), manifest.with(&[], &manifest.space)?];
         list.push(samples("space", space.concat()));
     }
-    let own = [("space", "hgnas"), ("reward", "latency")].map(|(key, value)| (key, Some(value.to_owned())));
-    let own = [&noisy[..], &data, &own].concat();
-    let search = manifest.with(&own, &manifest.search)?;
+    let search = manifest.with(&[&noisy[..], &data].concat(), &manifest.search)?;
     let search = [words(&["search", "hgnas", "--out", &manifest.out()]), device, task.clone(), search];
     list.push(Step {
         name: "search",
@@ -378,11 +376,9 @@ mod tests {
         let file = "device = 'pi'\ntask = 'planted-gnn'\nout = 'runs/g'\n[search]\nlimit = 'q25'\n";
         let measured = made(file).unwrap();
         assert_eq!(measured[0], "graph profile --device pi --task planted-gnn");
-        let search = "search hgnas --out runs/g --device pi --task planted-gnn --space=hgnas --reward=latency \
-                      --limit=q25";
-        assert_eq!(measured[2], search);
+        assert_eq!(measured[2], "search hgnas --out runs/g --device pi --task planted-gnn --limit=q25");
         let grid = made(&format!("{file}space = 'graphnas'\n")).unwrap();
-        assert!(grid[0].contains("--space=graphnas") && !grid[0].contains("--space=hgnas"), "{grid:?}");
+        assert!(grid[0].contains("--space=graphnas"), "{grid:?}");
         assert_eq!(grid.len(), 2, "search, verify: {grid:?}");
     }
 

@@ -43,9 +43,34 @@ pub(super) fn in_turns(
     candidates: &[Candidate],
     sampling: &Sampling,
 ) -> anyhow::Result<Runs> {
-    let mut runs = Runs { visits: vec![Vec::new(); candidates.len()], contexts: Vec::new() };
+    let runs = timed(session, candidates, sampling, true)?;
+    if let Some((candidate, reason)) = runs.failed.first() {
+        anyhow::bail!("the device cannot run {}: {reason}", candidates[*candidate].spec.name());
+    }
+    Ok(runs)
+}
+
+/// As [`in_turns`], and a net that the device cannot run is no error.
+#[cfg(feature = "torch")]
+pub(super) fn in_turns_what_runs(
+    session: &mut Session,
+    candidates: &[Candidate],
+    sampling: &Sampling,
+) -> anyhow::Result<Runs> {
+    timed(session, candidates, sampling, false)
+}
+
+/// Times nets in turns, to the first that the device cannot run where `all` must.
+fn timed(
+    session: &mut Session,
+    candidates: &[Candidate],
+    sampling: &Sampling,
+    all: bool,
+) -> anyhow::Result<Runs> {
+    let visits = vec![Vec::new(); candidates.len()];
+    let mut runs = Runs { visits, contexts: Vec::new(), failed: Vec::new() };
     let have = vec![0; candidates.len()];
-    let (mut failure, mut order) = (None, 0);
+    let mut order = 0;
     let ended = run(session, candidates, &have, sampling, LoadOptions::default(), &mut |note| {
         match note {
             Note::Visit { candidate, serial, runs: samples } => {
@@ -54,16 +79,13 @@ pub(super) fn in_turns(
                 runs.visits[candidate].push(visit);
             }
             Note::Context { serial, context } => runs.contexts.push((serial, context)),
-            Note::Failed { candidate, reason } => failure = Some((candidate, reason)),
+            Note::Failed { candidate, reason } => runs.failed.push((candidate, reason)),
             Note::Settled { .. } | Note::Loaded { .. } | Note::Operators { .. } => {}
         }
-        let stop = failure.is_some() || interrupt::asked();
+        let stop = (all && !runs.failed.is_empty()) || interrupt::asked();
         Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
-    if let Some((candidate, reason)) = failure {
-        anyhow::bail!("the device cannot run {}: {reason}", candidates[candidate].spec.name());
-    }
-    if ended == Ended::Stopped {
+    if ended == Ended::Stopped && (!all || runs.failed.is_empty()) {
         let kept = "what was finished before is kept; give the same command again".to_owned();
         return Err(Interrupted { kept }.into());
     }
@@ -84,4 +106,6 @@ pub(super) struct Runs {
     pub(super) visits: Vec<Vec<Visit>>,
     /// The rounds' circumstances.
     pub(super) contexts: Vec<(u32, RoundContext)>,
+    /// Candidates that the device cannot run, and why.
+    pub(super) failed: Vec<(usize, String)>,
 }

@@ -10,9 +10,13 @@ use crate::latency::disturbed::DISTURBANCE;
 #[cfg(feature = "torch")]
 use crate::latency::disturbed::SAME_PACE;
 
-/// Between two tries to measure on a device that is slower than it was, in seconds: a spell of another
-/// guest or a warm processor passes.
-const WAITS: [u64; 3] = [2, 5, 10];
+/// Between two tries to measure on a device that is slower than it was: a spell of another guest or a warm
+/// processor passes.
+const WAITS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(10)];
+
+/// A wait is no longer than so many times what measuring takes: what is measured at once is better measured
+/// again at once.
+const WAIT_PER_TRY: u32 = 10;
 
 /// How often a wait looks whether the user asked to end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -64,13 +68,18 @@ impl Pace {
             let (measured, known_ns) = measure()?;
             anyhow::Ok(Paced { measured, slower: pace.slower(known_ns) })
         };
+        let start = Instant::now();
         let mut best = once(self)?;
         if best.is_slow() && self.patient {
-            let longest: u64 = WAITS.iter().sum();
-            let slower = best.slower;
-            eprintln!("note: the device is {slower:.1} times slower than it was; waiting up to {longest} s");
-            for seconds in WAITS {
-                if !best.is_slow() || interrupted_within(Duration::from_secs(seconds)) {
+            let waits = WAITS.map(|wait| wait.min(WAIT_PER_TRY * start.elapsed()));
+            let (longest, slower) = (waits.iter().sum::<Duration>().as_secs(), best.slower);
+            if longest > 0 {
+                eprintln!(
+                    "note: the device is {slower:.1} times slower than it was; waiting up to {longest} s"
+                );
+            }
+            for wait in waits {
+                if !best.is_slow() || interrupted_within(wait) {
                     break;
                 }
                 let again = once(self)?;

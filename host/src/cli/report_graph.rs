@@ -24,8 +24,8 @@ pub(super) fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
         let test = trained.as_ref().map_or(found.test, |trained| trained.test);
         page.nets.push(Net {
             accuracy: test.map(|of| of.mean),
-            latency_ns: Some(verify.as_ref().map_or(found.measured_ns, |verify| verify.measured_ns)),
-            latency_se_ns: verify.as_ref().map_or(0.0, |verify| verify.error_ns),
+            latency_ns: Some(verify.as_ref().map_or(found.measured_ns, GnnVerifyRecord::at_pace_ns)),
+            latency_se_ns: verify.as_ref().map_or(0.0, |of| of.error_ns * of.at_pace_ns() / of.measured_ns),
             predicted_ns: Some(found.predicted_ns),
             ..net_row(name.clone(), strategy, &found.net, found.limit_ns)
         });

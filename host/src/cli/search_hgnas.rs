@@ -15,14 +15,14 @@ use super::context::Global;
 use super::gnn::{Trainer, digest};
 use super::graph::saved_space;
 use super::graph_retrain::{Changes, percent, retrain};
-use super::graph_run::{GraphRun, judged, lines};
+use super::graph_run::{Asked, GraphRun, judged, lines, verify};
 use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SearchCommand, SpaceArg};
-use super::hgnas_latencies::measured;
-use super::hgnas_timer::{FinalTimer, GnnTimer, known};
+use super::hgnas_latencies::{Measured, measured};
+use super::hgnas_timer::{FinalTimer, GnnTimer};
 use super::output::{Format, json, text};
 use super::search;
 use super::watch::Watch;
-use super::{Interrupted, NotTrustworthy, interrupt};
+use super::{Interrupted, Usage, interrupt};
 use crate::data::graph::{GraphData, load};
 use crate::data::stream::{Purpose, stream};
 use crate::latency::graph::GraphShape;
@@ -32,15 +32,21 @@ use crate::profile::sampling::Sampling;
 use crate::search::SearchError;
 use crate::search::hgnas::cache::{ScoreCache, Setting};
 use crate::search::hgnas::explore::{ProblemError, Settings, explore};
-use crate::search::hgnas::finals::{Finalist, Jury};
+use crate::search::hgnas::finals::{FinalConfig, Finalist, Jury};
 use crate::search::hgnas::predictor::{Gate, Predictor, PredictorConfig, Target};
 use crate::search::hgnas::problem::GnnProblem;
 use crate::search::hgnas::record::{GnnNetRecord, GnnRunRecord, GnnVerifyRecord, METHOD};
 use crate::search::hgnas::reward::{OMEGA, Objective, Reward, median, quantile};
 use crate::search::hgnas::space::{GnnSpace, key};
+use crate::search::meter::Amount;
 use crate::search::progress::peak_memory_bytes;
-use crate::search::run::{RunDir, SCHEMA_VERSION, save};
+use crate::search::run::{Kind, RunDir, RunError, SCHEMA_VERSION, save};
+use crate::train::child::ChildConfig;
 
+/// The run's latency predictor.
+const PREDICTOR: &str = "predictor.safetensors";
+/// Random nets whose predicted latencies tell whether a limit can be met.
+const LIMIT_NETS: usize = 2_000;
 /// Timed runs of a finalist and of the net that comes out.
 const FINAL_SAMPLES: u32 = 60;
 
@@ -51,8 +57,7 @@ pub(super) fn run(global: &Global, command: &SearchCommand) -> anyhow::Result<()
         SearchCommand::Graph(args) => {
             let (outcome, trustworthy) = hgnas(global, args)?;
             print(global, &outcome)?;
-            judged(&outcome.verify)?;
-            if trustworthy || args.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
+            judged([&outcome.verify], trustworthy || args.allow_noisy)
         }
     }
 }
@@ -69,16 +74,23 @@ pub(super) struct Outcome {
 /// Runs a search to its end, or goes on with it; what came of it, and whether its last measurement is
 /// trustworthy.
 pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcome, bool)> {
-    let data = load(args.task.data, &args.data)?;
-    let child = args.child();
+    let data = load(&args.task.data, &args.data)?;
+    let (child, finals) = (args.child(), args.finals()?);
+    child.check().map_err(Usage)?;
     let mut session = global.connect(&args.device)?;
     let space = space(global, args, &data, &session)?;
+    vacant(args, &space, &child, &finals)?;
     let subject = GraphSubject::new(args.task.data.name(), &data.graph, &data.features, data.classes);
     let mut timer = GnnTimer::new(&mut session, &subject, child.reading);
     std::fs::create_dir_all(&args.out)?;
     let nets = nets_to_measure(args, &data, &space);
     let measured = measured(global, args, &data, &nets, &mut timer)?;
     let reward = reward(args, &measured)?;
+    // Before there is a run: whoever has to measure more for its gate gives the same folder.
+    let predictor = predictor(global, args, &data, &measured.known(), child.reading)?;
+    if let Some(limit_ns) = reward.limit_ns {
+        reachable(&space, limit_ns, &predictor, args.seed)?;
+    }
     let settings = Settings { samples: args.samples(), seed: args.seed, reward };
     let record = GnnRunRecord {
         schema_version: SCHEMA_VERSION,
@@ -89,10 +101,10 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
         strategy: args.strategy(),
         settings,
         child: serde_json::to_string(&child)?,
-        finals: args.finals()?,
+        finals,
     };
     let dir = RunDir::create(&args.out, &record)?;
-    let predictor = predictor(args, &dir, &data, &measured, child.reading)?;
+    predictor.save(&dir.file(PREDICTOR))?;
     let setting = Setting { child: record.child.clone(), data: digest(&data) };
     let scores = args.scores.clone().unwrap_or_else(|| dir.file("scores.jsonl"));
     let mut cache = ScoreCache::open(&scores, setting)?;
@@ -108,28 +120,67 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
         explore(&mut problem, &mut *proposer, &settings, Some(&dir.search_log()), &mut monitor)
             .map_err(interrupted)?
     };
-    let known = known(&measured).ok_or_else(|| anyhow::anyhow!("no random net was measured"))?.clone();
     let sampling = Sampling { samples: FINAL_SAMPLES, ..Sampling::default() };
-    let mut finals = FinalTimer::new(&mut timer, known, sampling);
+    let mut finals = FinalTimer::new(&mut timer, measured.reference_ns, sampling);
     let mut measure = |net: &GnnNet| -> Result<f64, ProblemError> {
         // As it is and not inside another error: the exit code tells an interruption from a lost device.
         finals.measure_ns(net).map_err(anyhow::Error::reallocate_into_boxed_dyn_error_without_backtrace)
     };
-    let mut jury =
-        Jury { scorer: &mut trainer, measure: &mut measure, cache: &mut cache, stop: interrupt::watch() };
-    if !global.quiet {
-        eprintln!("training the best again; this takes the trainings of some dozen trials");
-    }
-    let finalists =
-        jury.decide(&space, &trials, reward.limit_ns, &record.finals, args.seed).map_err(interrupted)?;
+    let finalists = {
+        let mut watch = Watch::new("finals", global.quiet);
+        let monitor = watch.monitor(interrupt::watch());
+        let mut jury = Jury { scorer: &mut trainer, measure: &mut measure, cache: &mut cache, monitor };
+        jury.decide(&space, &trials, reward.limit_ns, &record.finals, args.seed).map_err(interrupted)?
+    };
     let trained: std::collections::BTreeSet<&str> = trials.iter().map(|trial| trial.key.as_str()).collect();
-    let net = net_record(finalists, reward.limit_ns, trained.len(), &predictor)?;
+    let net = net_record(finalists, &measured, reward.limit_ns, trained.len(), &predictor)?;
     save(&dir.file("net.json"), &net)?;
     let run = GraphRun::open(&dir)?;
     retrain(global, &run, &data, Changes::default())?;
-    let (verify, trustworthy) = run.verify(timer.session(), &args.device.device, Some(&data), &sampling)?;
+    let asked = Asked { device: &args.device.device, data: Some(&data), answers: true, sampling };
+    let (mut found, trustworthy) = verify(std::slice::from_ref(&run), timer.session(), &asked)?;
+    let verify = found.pop().ok_or_else(|| anyhow::anyhow!("the net was not verified"))?;
     let peak_memory_bytes = peak_memory_bytes();
     Ok((Outcome { run: args.out.clone(), net, verify, peak_memory_bytes }, trustworthy))
+}
+
+/// Refuses a folder that holds another run, before anything is measured for it. T and a limit's quantile are
+/// not known yet; whether they are the run's is seen when they are.
+fn vacant(
+    args: &HgnasArgs,
+    space: &GnnSpace,
+    child: &ChildConfig,
+    finals: &FinalConfig,
+) -> anyhow::Result<()> {
+    let path = &args.out;
+    if !path.join("run.json").exists() {
+        return Ok(());
+    }
+    let occupied = || RunError::Occupied { path: path.clone() };
+    let dir = RunDir::open(path)?;
+    if dir.kind()? != Kind::Graph {
+        return Err(occupied().into());
+    }
+    let old = GnnRunRecord::load(&dir)?;
+    let Settings { samples, seed, reward } = old.settings;
+    let same_reward =
+        matches!(reward.objective, Objective::Latency { .. }) == (args.reward == RewardArg::Latency);
+    let same_limit = match args.limit {
+        None => reward.limit_ns.is_none(),
+        Some(Limit::Nanos(ns)) => reward.limit_ns == Some(ns),
+        Some(Limit::Quantile(_)) => reward.limit_ns.is_some(),
+    };
+    let same = (old.task == args.task.name && old.device == args.device.device)
+        && (old.space == *space && old.strategy == args.strategy())
+        && (samples, seed) == (args.samples(), args.seed)
+        && (old.child == serde_json::to_string(child)? && old.finals == *finals);
+    if same && same_reward && same_limit { Ok(()) } else { Err(occupied().into()) }
+}
+
+/// Whether a search can begin: its graph is there, the device answers, and its space is built.
+pub(super) fn ready(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
+    let data = load(&args.task.data, &args.data)?;
+    space(global, args, &data, &global.connect(&args.device)?).map(drop)
 }
 
 /// The space; HGNAS's pairs are those of the last space built.
@@ -151,17 +202,18 @@ fn space(global: &Global, args: &HgnasArgs, data: &GraphData, session: &Session)
 /// Random nets by turns of GraphNAS's space, whose latencies T and quantiles are of, and of the space.
 fn nets_to_measure(args: &HgnasArgs, data: &GraphData, space: &GnnSpace) -> Vec<GnnNet> {
     let grid = GnnSpace::graphnas(data.features.width(), data.classes);
-    let mut rng = stream(args.seed, Purpose::RandomNets, 0, 2);
+    // Streams of their own: whatever the space, T and the limit's quantile are of the same nets.
+    let [mut grids, mut others] = [2, 3].map(|which| stream(args.seed, Purpose::RandomNets, 0, which));
     let draw = |place: u32| {
-        let from = if place.is_multiple_of(2) { &grid } else { space };
-        from.net(&from.tokens().random(&mut rng))
+        let (from, rng) = if place.is_multiple_of(2) { (&grid, &mut grids) } else { (space, &mut others) };
+        from.net(&from.tokens().random(rng))
     };
     (0..args.latency_nets()).filter_map(draw).collect()
 }
 
 /// The reward; T and quantiles are of the even places, GraphNAS's nets.
-fn reward(args: &HgnasArgs, measured: &[(GnnNet, f64)]) -> anyhow::Result<Reward> {
-    let grid: Vec<f64> = measured.iter().step_by(2).map(|of| of.1).collect();
+fn reward(args: &HgnasArgs, measured: &Measured) -> anyhow::Result<Reward> {
+    let grid: Vec<f64> = measured.nets.iter().step_by(2).filter_map(|of| of.1).collect();
     let of = |share| quantile(&grid, share).ok_or_else(|| anyhow::anyhow!("no random net was measured"));
     let limit_ns = match args.limit {
         None => None,
@@ -180,36 +232,51 @@ fn reward(args: &HgnasArgs, measured: &[(GnnNet, f64)]) -> anyhow::Result<Reward
     Ok(Reward { objective, limit_ns })
 }
 
+/// Refuses a limit that no net of the space is likely to meet, before anything is trained for it.
+fn reachable(space: &GnnSpace, limit_ns: f64, predictor: &Predictor, seed: u64) -> Result<(), SearchError> {
+    let mut rng = stream(seed, Purpose::RandomNets, 1, 0);
+    let tokens = space.tokens();
+    let draws = (0..LIMIT_NETS).filter_map(|_| predictor.predict_ns(&space.net(&tokens.random(&mut rng))?));
+    let fastest = draws.fold(f64::INFINITY, f64::min);
+    if fastest <= limit_ns {
+        return Ok(());
+    }
+    let (fastest, limit) = (Amount::Nanos(fastest), Amount::Nanos(limit_ns));
+    Err(SearchError::NoFinalist(format!(
+        "the fastest of {LIMIT_NETS} random nets takes {fastest}, as predicted; raise --limit above that, from {limit}"
+    )))
+}
+
 /// The run's latency predictor, trained where there is none yet, and its gate.
 fn predictor(
+    global: &Global,
     args: &HgnasArgs,
-    dir: &RunDir,
     data: &GraphData,
     measured: &[(GnnNet, f64)],
     reading: Reading,
 ) -> anyhow::Result<Predictor> {
-    let path = dir.file("predictor.safetensors");
-    let found = match Predictor::load(&path)? {
+    let found = match Predictor::load(&args.out.join(PREDICTOR))? {
         Some(found) => found,
         None => {
             let layout = Layout::new(&data.graph, Widths::Rounded);
             let graph = GraphShape { nodes: data.nodes(), edges: layout.messages() as u32 };
             let target = if args.paper { Target::Latency } else { Target::Residual { graph, reading } };
-            let found = Predictor::train(measured, target, PredictorConfig::default(), args.seed)?;
-            found.save(&path)?;
-            found
+            Predictor::train(measured, target, PredictorConfig::default(), args.seed)?
         }
     };
     let test = found.test();
     let tau = test.kendall_tau.unwrap_or(0.0);
-    eprintln!(
-        "latency predictor: error {:.1}%, Kendall tau {tau:.3} on {} unseen nets",
-        100.0 * test.mape,
-        test.nets
-    );
+    if !global.quiet {
+        eprintln!(
+            "latency predictor: error {:.1}%, Kendall tau {tau:.3} on {} unseen nets",
+            100.0 * test.mape,
+            test.nets
+        );
+    }
     if !Gate::NOISY.passes(test) && !args.allow_noisy {
         anyhow::bail!(
-            "the latency predictor misses its gate (15%, tau .85); raise --latency-nets, quieten the device, or go on with --allow-noisy"
+            "the latency predictor misses its gate (15%, tau .85); measure more with --latency-nets, quieten the device and delete {}, or go on with --allow-noisy",
+            args.latencies.clone().unwrap_or_else(|| args.out.join("latencies.jsonl")).display()
         );
     }
     Ok(found)
@@ -217,6 +284,7 @@ fn predictor(
 
 fn net_record(
     finalists: Vec<Finalist>,
+    measured: &Measured,
     limit_ns: Option<f64>,
     trained: usize,
     predictor: &Predictor,
@@ -228,6 +296,7 @@ fn net_record(
         summary: key(&first.net),
         predicted_ns: first.predicted_ns,
         measured_ns: first.measured_ns,
+        reference_ns: Some(measured.reference_ns),
         limit_ns,
         validation: first.validation(),
         test: first.test(),

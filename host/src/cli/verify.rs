@@ -11,7 +11,7 @@ use hanas_proto::measure::LoadOptions;
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global};
-use super::graph_run::{GraphRun, judged, lines};
+use super::graph_run::{Asked, GraphRun, judged, lines, verify};
 use super::images::ImageArgs;
 use super::output::{Format, Table, json, text};
 use super::pace::{Pace, Paced};
@@ -25,6 +25,7 @@ use crate::profile::candidates::Candidate;
 use crate::search::config::Gate;
 use crate::search::hgnas::record::GnnVerifyRecord;
 use crate::search::run::{Kind, NetRecord, OnDevice, RunDir, RunRecord, SCHEMA_VERSION, VerifyRecord};
+use crate::train::record::TrainRecord;
 
 /// Most images in one inference when the answers are checked.
 const CHECK_BATCH: usize = 50;
@@ -74,14 +75,11 @@ struct Taken {
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
     let dirs: Vec<RunDir> = args.folders.iter().map(|run| runs::open(run)).collect::<anyhow::Result<_>>()?;
-    for dir in &dirs {
-        match (dir.kind()?, dirs.len()) {
-            (Kind::Graph, 1) => return graph(global, args, dir),
-            (Kind::Graph, _) => {
-                return Err(Usage("runs over graph nets are verified one by one".to_owned()).into());
-            }
-            _ => {}
-        }
+    let kinds: Vec<Kind> = dirs.iter().map(RunDir::kind).collect::<Result<_, _>>()?;
+    match kinds.iter().filter(|&&kind| kind == Kind::Graph).count() {
+        0 => {}
+        graphs if graphs == dirs.len() => return graph(global, args, &dirs),
+        _ => return Err(Usage("convnets and graph nets are verified apart".to_owned()).into()),
     }
     let found: Vec<Found> = dirs.into_iter().map(Found::open).collect::<anyhow::Result<_>>()?;
     let (task, batch) = (&found[0].record.task, found[0].record.batch);
@@ -178,36 +176,54 @@ fn verified(
 #[cfg(feature = "torch")]
 pub(super) fn show(global: &Global, dir: &RunDir) -> anyhow::Result<()> {
     if dir.kind()? == Kind::Graph {
-        return print_graph(global, &GraphRun::open(dir)?, &GnnVerifyRecord::load(dir)?);
+        return print_graph(global, &[(GraphRun::open(dir)?, GnnVerifyRecord::load(dir)?)]);
     }
     print(global, &[(dir, dir.verify()?)])
 }
 
-fn print_graph(global: &Global, run: &GraphRun, verify: &GnnVerifyRecord) -> anyhow::Result<()> {
-    if global.format == Format::Json {
-        return json(verify);
+fn print_graph(global: &Global, found: &[(GraphRun, GnnVerifyRecord)]) -> anyhow::Result<()> {
+    if global.format != Format::Json {
+        let page = |(run, verify): &(GraphRun, GnnVerifyRecord)| {
+            format!("{}\n{}\n{}", run.dir.path().display(), run.net.summary, lines(&run.net, verify))
+        };
+        return text(&found.iter().map(page).collect::<Vec<_>>().join("\n"));
     }
-    text(&format!("{}\n{}\n{}", run.dir.path().display(), run.net.summary, lines(&run.net, verify)))
+    match found {
+        [(_, verify)] => json(verify),
+        _ => {
+            let runs = found.iter().map(|(run, verify)| One { run: run.dir.path(), verify }).collect();
+            json(&Many { runs })
+        }
+    }
 }
 
-/// A run over graph nets.
-fn graph(global: &Global, args: &VerifyArgs, dir: &RunDir) -> anyhow::Result<()> {
-    let run = GraphRun::open(dir)?;
-    run.trained()?;
-    let data = match run.data(args.images.data.as_deref()) {
-        _ if args.check_images == 0 => None,
+/// Runs over graph nets.
+fn graph(global: &Global, args: &VerifyArgs, dirs: &[RunDir]) -> anyhow::Result<()> {
+    let runs: Vec<GraphRun> = dirs.iter().map(GraphRun::open).collect::<anyhow::Result<_>>()?;
+    for run in &runs {
+        run.trained()?;
+        if run.task != runs[0].task {
+            return Err(Usage("runs on different graphs are verified one by one".to_owned()).into());
+        }
+    }
+    let data = match runs[0].data(args.images.data.as_deref()) {
         Ok(data) => Some(data),
         Err(error) => {
-            eprintln!("note: the device's answers are not checked: {error:#}");
+            eprintln!("note: the device's answers and pace are not checked: {error:#}");
             None
         }
     };
     let mut session = global.connect(&args.device)?;
-    let sampling = args.sampling.sampling();
-    let (verify, trustworthy) = run.verify(&mut session, &args.device.device, data.as_ref(), &sampling)?;
-    print_graph(global, &run, &verify)?;
-    judged(&verify)?;
-    if trustworthy || args.sampling.allow_noisy { Ok(()) } else { Err(NotTrustworthy.into()) }
+    let asked = Asked {
+        device: &args.device.device,
+        data: data.as_ref(),
+        answers: args.check_images > 0,
+        sampling: args.sampling.sampling(),
+    };
+    let (verified, trustworthy) = verify(&runs, &mut session, &asked)?;
+    let found: Vec<_> = runs.into_iter().zip(verified).collect();
+    print_graph(global, &found)?;
+    judged(found.iter().map(|(_, verify)| verify), trustworthy || args.sampling.allow_noisy)
 }
 
 /// The test images that the device is to classify; none where they are not at hand or not asked for.
@@ -228,10 +244,11 @@ fn images(args: &VerifyArgs, found: &[Found]) -> Option<(Data, Normalisation)> {
 fn check(
     session: &mut Session,
     args: &VerifyArgs,
-    Found { record, net, .. }: &Found,
+    Found { dir, record, net, .. }: &Found,
     weights: &Weights,
-    (data, normalisation): &(Data, Normalisation),
+    (data, now): &(Data, Normalisation),
 ) -> anyhow::Result<OnDevice> {
+    let normalisation = &trained_with(dir).unwrap_or_else(|| now.clone());
     let most = args.check_images.min(data.test.len());
     let batch = CHECK_BATCH.min(most).max(1);
     let wanted = most / batch * batch;
@@ -253,6 +270,12 @@ fn check(
     Ok(OnDevice { images: wanted, accuracy: right as f64 / wanted.max(1) as f64 })
 }
 
+/// The normalisation that a run's net was trained with, where it was kept: that of procedural images depends
+/// on how many were made.
+fn trained_with(dir: &RunDir) -> Option<Normalisation> {
+    TrainRecord::load(dir).ok()?.normalisation
+}
+
 /// An image as the net takes it: floats, channels first, little endian.
 fn normalised(image: &[u8], normalisation: &Normalisation) -> Vec<u8> {
     let per_channel = image.len() / normalisation.mean.len();
@@ -271,15 +294,15 @@ fn argmax(scores: &[u8]) -> usize {
 
 /// Several runs' verifications.
 #[derive(Serialize)]
-struct Many<'a> {
-    runs: Vec<One<'a>>,
+struct Many<'a, V> {
+    runs: Vec<One<'a, V>>,
 }
 
 #[derive(Serialize)]
-struct One<'a> {
+struct One<'a, V> {
     run: &'a Path,
     #[serde(flatten)]
-    verify: &'a VerifyRecord,
+    verify: &'a V,
 }
 
 fn print(global: &Global, reports: &[(&RunDir, VerifyRecord)]) -> anyhow::Result<()> {
@@ -322,4 +345,30 @@ fn page(dir: &RunDir, verify: &VerifyRecord) -> String {
         if verify.doubts.is_empty() { "trustworthy".to_owned() } else { verify.doubts.join("; ") },
     );
     format!("{}\n{}", dir.path().display(), rows.to_text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::config::TrainConfig;
+
+    #[test]
+    fn the_device_gets_images_as_training_had_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let record = serde_json::json!({ "schema_version": SCHEMA_VERSION });
+        let dir = RunDir::create(folder.path(), &record).unwrap();
+        assert_eq!(trained_with(&dir), None);
+        let normalisation = Some(Normalisation { mean: vec![100.0], deviation: vec![50.0] });
+        let trained = TrainRecord {
+            schema_version: SCHEMA_VERSION,
+            train_images: 1_000,
+            test_images: 1_000,
+            test_accuracy: 0.5,
+            teacher_test_accuracy: None,
+            normalisation: normalisation.clone(),
+            config: TrainConfig::paper(1),
+        };
+        trained.save(&dir).unwrap();
+        assert_eq!(trained_with(&dir), normalisation);
+    }
 }

@@ -58,6 +58,13 @@ impl GraphSubject {
         Ok(Candidate { held: Some(self.held.clone()), ..Candidate::of_file(spec, BATCH, onnx) })
     }
 
+    /// The net by whose latency the device's pace is told: a GAT of two layers, the first of 8 heads and
+    /// 8 dims.
+    #[must_use]
+    pub fn pace_net(&self) -> GnnNet {
+        self.reference(8, 8)
+    }
+
     /// The net that stands for a pair of heads and dim.
     #[must_use]
     pub fn reference(&self, heads: u32, dim: u32) -> GnnNet {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::super::progress::{JsonLines, read_complete_lines};
 use super::super::run::RunError;
 use super::explore::Score;
+use crate::latency::disturbed::SAME_PACE;
 
 /// Under which circumstances a score was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +38,19 @@ pub struct Measuring {
 /// A measured latency.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// Of one run over the whole graph, ns.
-    pub ns: f64,
+    /// Of one run over the whole graph, ns; none where the device cannot run the net.
+    pub ns: Option<f64>,
+    /// Of the reference net in turns with it, ns: how fast the device was.
+    pub reference_ns: f64,
+}
+
+impl Latency {
+    /// As it would be where the reference net takes `reference_ns`, if that is another pace.
+    #[must_use]
+    pub fn at_pace(self, reference_ns: f64) -> Option<f64> {
+        let slower = self.reference_ns / reference_ns;
+        self.ns.map(|ns| if slower > 1.0 + SAME_PACE { ns / slower } else { ns })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,6 +128,14 @@ mod tests {
 
     fn setting(child: &str, data: &str) -> Setting {
         Setting { child: child.to_owned(), data: data.to_owned() }
+    }
+
+    #[test]
+    fn a_latency_is_corrected_to_the_pace() {
+        let slow = Latency { ns: Some(300.0), reference_ns: 150.0 };
+        assert_eq!((slow.at_pace(100.0), slow.at_pace(150.0)), (Some(200.0), Some(300.0)));
+        assert_eq!(slow.at_pace(147.0), Some(300.0), "the same pace");
+        assert_eq!(Latency { ns: None, ..slow }.at_pace(100.0), None);
     }
 
     #[test]

@@ -5,13 +5,12 @@
 //! mean and deviation that are reported. A net whose measured latency exceeds the limit is no finalist,
 //! whatever was predicted.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use hanas_models::gnn::GnnNet;
 use serde::{Deserialize, Serialize};
 
 use super::super::SearchError;
 use super::super::meter::Amount;
+use super::super::progress::{Event, Monitor};
 use super::cache::ScoreCache;
 use super::explore::{Score, Trial, ranked};
 use super::problem::{Latency, Scorer, trained};
@@ -93,13 +92,13 @@ pub struct Jury<'a> {
     pub measure: Latency<'a>,
     /// Keeps scores, so that an interrupted final goes on.
     pub cache: &'a mut ScoreCache,
-    /// Set from outside (Ctrl-C) to stop.
-    pub stop: &'a AtomicBool,
+    /// Told every training; stops.
+    pub monitor: Monitor<'a>,
 }
 
 impl std::fmt::Debug for Jury<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Jury").field("stop", &self.stop).finish_non_exhaustive()
+        f.debug_struct("Jury").field("monitor", &self.monitor).finish_non_exhaustive()
     }
 }
 
@@ -107,7 +106,7 @@ impl Jury<'_> {
     /// Finalists, the best first.
     ///
     /// # Errors
-    /// [`SearchError::Config`] where none of the best is measured within the limit,
+    /// [`SearchError::NoFinalist`] where none of the best is measured within the limit,
     /// [`SearchError::Interrupted`], or what training and measuring report.
     pub fn decide(
         &mut self,
@@ -118,13 +117,16 @@ impl Jury<'_> {
         seed: u64,
     ) -> Result<Vec<Finalist>, SearchError> {
         let mut finalists = self.finalists(space, trials, limit_ns, config)?;
+        let more = config.final_runs.saturating_sub(config.runs) as usize;
+        let total = finalists.len() * config.runs as usize + more;
+        let mut done = 0;
         for finalist in &mut finalists {
-            self.train(finalist, config.runs, seed)?;
+            self.train(finalist, config.runs, seed, (&mut done, total))?;
         }
         let mean = |finalist: &Finalist| finalist.validation().map_or(0.0, |spread| spread.mean);
         finalists.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
         if let Some(first) = finalists.first_mut() {
-            self.train(first, config.final_runs, seed)?;
+            self.train(first, config.final_runs, seed, (&mut done, total))?;
         }
         Ok(finalists)
     }
@@ -151,39 +153,55 @@ impl Jury<'_> {
             let measured_ns = (self.measure)(&net).map_err(SearchError::Problem)?;
             tried += 1;
             nearest = nearest.min(measured_ns);
-            if measured_ns <= limit {
+            // Infinite where the device cannot run it.
+            if measured_ns.is_finite() && measured_ns <= limit {
                 let predicted_ns = trial.latency_ns;
                 found.push(Finalist { net, predicted_ns, measured_ns, scores: Vec::new() });
             }
         }
         if found.is_empty() {
-            let (limit, nearest) = (Amount::Nanos(limit), Amount::Nanos(nearest));
-            let complaint = format!(
-                "none of the {tried} best nets was measured within {limit}; the nearest took {nearest}; raise --limit or --samples"
-            );
-            return Err(SearchError::Config(complaint));
+            return Err(SearchError::NoFinalist(match (limit_ns, nearest.is_finite()) {
+                _ if tried == 0 => "no trial was within the limit; raise --limit or --samples".to_owned(),
+                (Some(limit), true) => format!(
+                    "none of the {tried} best nets was measured within {}; the nearest took {}; raise --limit or --samples",
+                    Amount::Nanos(limit),
+                    Amount::Nanos(nearest)
+                ),
+                _ => format!("the device can run none of the {tried} best nets; give a --limit"),
+            }));
         }
         Ok(found)
     }
 
     /// Trains until there are `runs` scores; seeds follow that of the search, whose own is the first.
-    fn train(&mut self, finalist: &mut Finalist, runs: u64, seed: u64) -> Result<(), SearchError> {
+    fn train(
+        &mut self,
+        finalist: &mut Finalist,
+        runs: u64,
+        seed: u64,
+        (done, total): (&mut usize, usize),
+    ) -> Result<(), SearchError> {
         for run in finalist.scores.len() as u64..runs {
             self.check()?;
             // The search's own training chose the net: it would bring its luck along.
             let score = trained(&finalist.net, seed.wrapping_add(1 + run), self.scorer, self.cache);
-            finalist.scores.push(score.map_err(SearchError::Problem)?);
+            let score = score.map_err(SearchError::Problem)?;
+            *done += 1;
+            self.monitor.tell(Event::Final { done: *done, total, validation: score.validation });
+            finalist.scores.push(score);
         }
         Ok(())
     }
 
     fn check(&self) -> Result<(), SearchError> {
-        if self.stop.load(Ordering::Relaxed) { Err(SearchError::Interrupted) } else { Ok(()) }
+        if self.monitor.stopped() { Err(SearchError::Interrupted) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::super::problem::tests::{Formula, cache, latency, trials};
     use super::*;
 
@@ -197,9 +215,17 @@ mod tests {
         formula.trained = 0;
         let mut measure = |net: &GnnNet| latency(net).map(|ns| factor * ns);
         let stop = AtomicBool::new(false);
-        let mut jury = Jury { scorer: &mut formula, measure: &mut measure, cache: &mut cache, stop: &stop };
+        let mut told = Vec::new();
+        let mut watch = |event: Event<'_>| {
+            if let Event::Final { done, total, .. } = event {
+                told.push((done, total));
+            }
+        };
+        let monitor = Monitor { watch: &mut watch, stop: &stop };
+        let mut jury = Jury { scorer: &mut formula, measure: &mut measure, cache: &mut cache, monitor };
         let space = GnnSpace::graphnas(50, 3);
         let found = jury.decide(&space, &trials, Some(limit_ns), &CONFIG, 1);
+        assert!(told.iter().enumerate().all(|(place, &told)| told == (place + 1, 12)), "{told:?}");
         (found, formula.trained)
     }
 
@@ -219,8 +245,10 @@ mod tests {
     #[test]
     fn a_device_that_is_slower_than_predicted_leaves_none() {
         let (found, trained) = decide(1e4, 1e6);
-        assert!(matches!(found, Err(SearchError::Config(_))), "{found:?}");
+        assert!(matches!(found, Err(SearchError::NoFinalist(_))), "{found:?}");
         assert_eq!(trained, 0);
+        let (found, _) = decide(f64::INFINITY, 1e6);
+        assert!(found.unwrap_err().to_string().contains("can run none"));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a search over graph nets was asked for (`run.json`) and what came out (`net.json`), in a run's
 //! folder as [`super::super::run`] keeps it.
 
+use std::path::PathBuf;
+
 use hanas_models::gnn::GnnNet;
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +12,7 @@ use super::finals::{FinalConfig, Finalist, Spread};
 use super::space::GnnSpace;
 use super::strategy::Strategy;
 use crate::latency::agreement::Agreement;
+use crate::latency::disturbed::SAME_PACE;
 
 /// [`GnnRunRecord::method`] of every run over graph nets; it tells them from runs over convnets.
 pub const METHOD: &str = "hgnas";
@@ -53,6 +56,9 @@ pub struct GnnNetRecord {
     pub predicted_ns: f64,
     /// Latency as measured, ns.
     pub measured_ns: f64,
+    /// The reference net's latency at the pace at which this one was measured, ns.
+    #[serde(default)]
+    pub reference_ns: Option<f64>,
     /// The limit, ns.
     pub limit_ns: Option<f64>,
     /// Validation accuracy over the final trainings.
@@ -80,9 +86,15 @@ pub struct GnnVerifyRecord {
     pub measured_ns: f64,
     /// Its standard error, ns.
     pub error_ns: f64,
+    /// How many times slower the device was than in the search; none where that is not known.
+    #[serde(default)]
+    pub slower: Option<f64>,
+    /// Folders of the runs that were measured in turns with this one, itself included.
+    #[serde(default)]
+    pub in_turns: Vec<PathBuf>,
     /// The limit, ns.
     pub limit_ns: Option<f64>,
-    /// Whether the latency is within the limit and [`TOLERANCE`].
+    /// Whether the latency, at the search's pace, is within the limit and [`TOLERANCE`].
     pub within_limit: Option<bool>,
     /// Test accuracy of the exported weights, as trained.
     pub trained_accuracy: f64,
@@ -113,11 +125,44 @@ impl GnnNetRecord {
 }
 
 impl GnnVerifyRecord {
+    /// The latency at the search's pace, ns: the measured one, unless the device was slower.
+    #[must_use]
+    pub fn at_pace_ns(&self) -> f64 {
+        let slower = self.slower.filter(|&slower| slower > 1.0 + SAME_PACE);
+        slower.map_or(self.measured_ns, |slower| self.measured_ns / slower)
+    }
+
     /// Reads what a device said of a run's net.
     ///
     /// # Errors
     /// As [`GnnRunRecord::load`].
     pub fn load(dir: &RunDir) -> Result<Self, RunError> {
         run::load(&dir.file("verify.json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_judged_at_the_pace_of_the_search() {
+        let verify = |slower| GnnVerifyRecord {
+            schema_version: run::SCHEMA_VERSION,
+            device: "board".to_owned(),
+            measured_ns: 26e6,
+            error_ns: 1e5,
+            slower,
+            in_turns: Vec::new(),
+            limit_ns: Some(20e6),
+            within_limit: None,
+            trained_accuracy: 0.8,
+            device_accuracy: None,
+            doubts: Vec::new(),
+        };
+        assert_eq!(
+            [None, Some(1.02), Some(1.3)].map(|slower| verify(slower).at_pace_ns()),
+            [26e6, 26e6, 20e6]
+        );
     }
 }
