@@ -55,7 +55,7 @@ pub(super) struct FitArgs {
 pub(super) struct FromArgs {
     #[command(flatten)]
     pub(super) task: TaskArg,
-    /// A board's name or row number, as the store has it [default: the last profiled; of eval: all]
+    /// A board's name or row number, as the store has it [default: the last profiled]
     #[arg(long, short)]
     pub(super) device: Option<String>,
 }

@@ -154,6 +154,13 @@ fn one_hot<T: PartialEq + Copy>(numbers: &mut Vec<f32>, all: &[T], value: T) {
     numbers.extend(all.iter().map(|&of| f32::from(u8::from(of == value))));
 }
 
+/// Puts nets in the order in which a predictor of that seed deals them out; how many of the first test it, as
+/// many after them choose its epoch, and the rest train it.
+pub fn shuffled<T>(nets: &mut [T], seed: u64) -> usize {
+    nets.shuffle(&mut stream(seed, Purpose::Predictor, 0, 0));
+    nets.len() / 10
+}
+
 impl Predictor {
     /// Trains on eight tenths of the nets, chooses the epoch by one, tests on one (480, 60 and 60 of the
     /// paper's 600). Latencies in nanoseconds.
@@ -175,8 +182,7 @@ impl Predictor {
             let inputs = inputs.ok_or(PredictorError::Net(place))?;
             samples.push(Sample { net, ns: *ns, inputs, log: 0.0 });
         }
-        samples.shuffle(&mut stream(seed, Purpose::Predictor, 0, 0));
-        let tenth = nets.len() / 10;
+        let tenth = shuffled(&mut samples, seed);
         // The structural model sees the training nets alone, too.
         let base = Base::new(target, &samples[2 * tenth..])?;
         samples.iter_mut().for_each(|of| of.log = (of.ns / base.ns(of.net)).ln());
