@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::context::Global;
 use super::experiment_cnn::CnnArgs;
 use super::experiment_gnn::{self, GnnArgs};
+use super::experiment_omega::{self, OmegaArgs};
 use super::output::{Format, Table, json, text};
 use super::progress::Progress;
 use super::{Interrupted, experiment_cnn, interrupt};
@@ -25,6 +26,8 @@ pub(super) enum Command {
     Cnn(Box<CnnArgs>),
     /// Graph-net strategies against the table NAS-Bench-Graph, whose best nets are known
     Surrogate(SurrogateArgs),
+    /// Which nets a controller draws after training under the paper's reward, on the same table
+    Omega(OmegaArgs),
     /// The searches of the registered protocol on a graph, many seeds over; goes on where it stopped
     Gnn(GnnArgs),
 }
@@ -32,7 +35,7 @@ pub(super) enum Command {
 /// Graphs that the table has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum GraphArg {
+pub(super) enum GraphArg {
     /// Cora
     Cora,
     /// Citeseer
@@ -40,7 +43,7 @@ enum GraphArg {
 }
 
 impl GraphArg {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Cora => "cora",
             Self::Citeseer => "citeseer",
@@ -82,6 +85,7 @@ pub(super) fn run(global: &Global, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Cnn(args) => experiment_cnn::run(global, args),
         Command::Surrogate(args) => surrogate(global, args),
+        Command::Omega(args) => experiment_omega::run(global, args),
         Command::Gnn(args) => experiment_gnn::run(global, args),
     }
 }
@@ -113,6 +117,14 @@ fn surrogate(global: &Global, args: &SurrogateArgs) -> anyhow::Result<()> {
     print(global, &report)
 }
 
+/// An error of an experiment that keeps nothing when it is interrupted.
+pub(super) fn lost(error: SearchError) -> anyhow::Error {
+    match error {
+        SearchError::Interrupted => Interrupted { kept: "an experiment keeps nothing".to_owned() }.into(),
+        other => other.into(),
+    }
+}
+
 /// One seed of an arm under every limit. An arm whose trials know no limit runs once for all.
 fn outcomes_of(
     arm: &Arm,
@@ -124,10 +136,7 @@ fn outcomes_of(
     let mut ignored = |_: crate::search::progress::Event<'_>| {};
     let mut monitor = Monitor { watch: &mut ignored, stop: interrupt::watch() };
     let mut run = |truth: &Truth| -> anyhow::Result<Vec<Trial>> {
-        arm.run(bench, truth.limit_ns, args.samples, seed, &mut monitor).map_err(|error| match error {
-            SearchError::Interrupted => Interrupted { kept: "an experiment keeps nothing".to_owned() }.into(),
-            other => other.into(),
-        })
+        arm.run(bench, truth.limit_ns, args.samples, seed, &mut monitor).map_err(lost)
     };
     let mut once: Option<Vec<Trial>> = None;
     let mut outcomes = Vec::with_capacity(limits.len());

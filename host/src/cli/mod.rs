@@ -16,6 +16,12 @@ mod experiment;
 mod experiment_cnn;
 #[cfg(feature = "torch")]
 mod experiment_gnn;
+#[cfg(feature = "torch")]
+mod experiment_omega;
+#[cfg(feature = "torch")]
+mod experiment_settings;
+#[cfg(feature = "torch")]
+mod experiment_tables;
 mod export_data;
 #[cfg(feature = "torch")]
 mod gnn;
@@ -38,6 +44,8 @@ mod interrupt;
 mod latency;
 mod latency_adapt;
 mod latency_eval;
+#[cfg(feature = "torch")]
+mod latency_eval_graph;
 mod latency_table;
 #[cfg(feature = "torch")]
 mod manifest;

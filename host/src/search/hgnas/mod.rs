@@ -16,7 +16,8 @@
 //! 10. [`predictor`] (feature `torch`): latency of a graph net without measuring it;
 //! 11. [`finals`]: the best of a search, measured and trained again and again;
 //! 12. [`record`]: what a run was asked for and what came out;
-//! 13. [`surrogate`]: all strategies against a table whose best nets are known.
+//! 13. [`surrogate`]: all strategies against a table whose best nets are known;
+//! 14. [`influence`]: what the reward's exponent does to the nets that a controller draws.
 
 pub mod cache;
 #[cfg(feature = "torch")]
@@ -24,6 +25,7 @@ pub mod controller;
 pub mod evolution;
 pub mod explore;
 pub mod finals;
+pub mod influence;
 #[cfg(feature = "torch")]
 pub mod predictor;
 pub mod problem;

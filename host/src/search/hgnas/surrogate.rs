@@ -313,14 +313,14 @@ impl Row {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
     use crate::data::nas_bench_graph::tests::numbers;
 
     /// A table of every seventh net: accuracy grows with the first operation, latency with all.
-    fn table() -> GraphBench {
+    pub(crate) fn table() -> GraphBench {
         let net = |number: u32| {
             let digits = [1_000, 100, 10, 1].map(|unit| f64::from(number / unit % 10));
             let validation = 0.5 + 0.03 * digits[0] + 0.01 * digits[3];
