@@ -106,6 +106,8 @@ impl Host {
             .current_dir(self.folder.path())
             .env("HANAS_STORE", self.store())
             .env("HANAS_DEVICES", self.path("devices.toml"))
+            // Tests run beside each other: with a thread for each core their trainings would wait for one another.
+            .env("OMP_NUM_THREADS", "1")
             .env_remove("HANAS_DEVICE")
             .env_remove("HANAS_DATA")
             .stdin(Stdio::null())
