@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::context::{DeviceArg, Global};
 use super::graph_run::{Asked, GraphRun, judged, lines, verify};
 use super::images::ImageArgs;
-use super::output::{Format, Table, json, text};
+use super::output::{Format, json, text};
 use super::pace::{Pace, Paced};
 use super::sampling::SamplingArgs;
 use super::{NotTrustworthy, Usage, nets, runs};
@@ -320,8 +320,8 @@ fn print(global: &Global, reports: &[(&RunDir, VerifyRecord)]) -> anyhow::Result
 
 fn page(dir: &RunDir, verify: &VerifyRecord) -> String {
     let show = |ns: f64| Nanos::from_f64(ns).to_string();
-    let mut rows = Table::new(&["figure", "value"]);
-    let mut row = |name: &str, value: String| rows.row(vec![name.to_owned(), value]);
+    let mut lines = format!("{}\n", dir.path().display());
+    let mut row = |name: &str, value: String| lines.push_str(&format!("{name:<24}{value}\n"));
     row("measured", format!("{} (standard error {})", show(verify.measured_ns), show(verify.error_ns)));
     row("base net", format!("{} ({:.2}x)", show(verify.base_ns), verify.base_ns / verify.measured_ns));
     let at_pace = verify.at_pace(verify.measured_ns);
@@ -344,7 +344,7 @@ fn page(dir: &RunDir, verify: &VerifyRecord) -> String {
         "verdict",
         if verify.doubts.is_empty() { "trustworthy".to_owned() } else { verify.doubts.join("; ") },
     );
-    format!("{}\n{}", dir.path().display(), rows.to_text())
+    lines
 }
 
 #[cfg(test)]
