@@ -9,11 +9,9 @@ use hanas_proto::Nanos;
 use super::NotTrustworthy;
 use super::graph::load_graph;
 use super::graph_answers::test_accuracy;
-use super::nets::{in_turns, latencies};
-use super::pace::{Pace, Paced};
+use super::nets::at_pace;
+use super::pace::Pace;
 use crate::data::graph::GraphData;
-use crate::latency::Estimate;
-use crate::latency::verdict::{Evidence, judge};
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
 use crate::profile::graph_candidates::{BATCH, GraphSubject, sampling as plan};
@@ -90,13 +88,6 @@ pub(super) struct Asked<'a> {
     pub(super) sampling: Sampling,
 }
 
-/// Nets measured in turns.
-struct Taken {
-    latencies: Vec<Estimate>,
-    doubts: Vec<String>,
-    trustworthy: bool,
-}
-
 /// Times the trained nets of runs on one graph in turns with each other and the reference net, at the pace
 /// of the search if the device comes to it, and lets the device classify the test nodes; keeps and returns
 /// what came of it, in the order of the runs, and whether the times are trustworthy.
@@ -113,7 +104,13 @@ pub(super) fn verify(
         let subject = GraphSubject::new(first.task.data.name(), &data.graph, &data.features, data.classes);
         candidates.push(subject.candidate(&subject.pace_net(), first.child.reading)?);
     }
-    let taken = timed(runs, &candidates, session, asked)?;
+    // Another device's pace says nothing of this one's, and without one from before whatever is measured is
+    // the pace.
+    let here = runs.iter().filter(|run| run.device == asked.device);
+    let before = here.filter_map(|run| run.net.reference_ns).reduce(f64::min);
+    let pace = Pace::new(before.unwrap_or(f64::INFINITY));
+    let reference = asked.data.map(|_| runs.len());
+    let taken = at_pace(session, &candidates, reference, &plan(asked.sampling), pace)?;
     session.clear()?;
     let mut records = Vec::with_capacity(runs.len());
     for ((run, (trained, onnx)), latency) in runs.iter().zip(&trained).zip(&taken.measured.latencies) {
@@ -137,39 +134,6 @@ pub(super) fn verify(
         records.push(verify);
     }
     Ok((records, taken.measured.trustworthy))
-}
-
-/// Times candidates, the runs' nets and the reference net after them, waiting for the pace of the searches.
-fn timed(
-    runs: &[GraphRun],
-    candidates: &[Candidate],
-    session: &mut Session,
-    asked: &Asked<'_>,
-) -> anyhow::Result<Paced<Taken>> {
-    let facts = session.facts();
-    let (clock_resolution_ns, cores) = (facts.clock_resolution_ns, facts.cores);
-    // Another device's pace says nothing of this one's, and without one from before whatever is measured is
-    // the pace.
-    let here = runs.iter().filter(|run| run.device == asked.device);
-    let before = here.filter_map(|run| run.net.reference_ns).reduce(f64::min);
-    let mut pace = Pace::new(before.unwrap_or(f64::INFINITY));
-    let mut paced = pace.best(|| {
-        let taken = in_turns(session, candidates, &plan(asked.sampling))?;
-        let latencies = latencies(session, &taken.visits)?;
-        let models: Vec<_> = taken.visits.iter().map(Vec::as_slice).collect();
-        let contexts = &taken.contexts;
-        let verdict = judge(&Evidence { models: &models, contexts, clock_resolution_ns, cores });
-        let doubts = verdict.reasons.iter().map(ToString::to_string).collect();
-        // Without the graph there is no reference net, and no pace but this.
-        let reference_ns = latencies.get(runs.len()).map_or(1.0, |of| of.value_ns);
-        Ok((Taken { latencies, doubts, trustworthy: verdict.trustworthy }, reference_ns))
-    })?;
-    if paced.is_slow() {
-        paced.measured.trustworthy = false;
-        let doubt = format!("the device is {:.2} times slower than when the net was searched", paced.slower);
-        paced.measured.doubts.push(doubt);
-    }
-    Ok(paced)
 }
 
 /// Refuses answers that are not those of training.

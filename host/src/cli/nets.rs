@@ -7,8 +7,10 @@ use hanas_models::resnet::ConvNet;
 use hanas_models::weights::Weights;
 use hanas_proto::measure::{LoadOptions, RoundContext};
 
+use super::pace::{Pace, Paced};
 use super::{Interrupted, interrupt};
 use crate::latency::disturbed::undisturbed_among;
+use crate::latency::verdict::{Evidence, judge};
 use crate::latency::{Estimate, Statistic, estimate};
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
@@ -90,6 +92,45 @@ fn timed(
         return Err(Interrupted { kept }.into());
     }
     Ok(runs)
+}
+
+/// Nets as they were timed in turns, and what the times are worth.
+pub(super) struct Taken {
+    /// As the candidates.
+    pub(super) latencies: Vec<Estimate>,
+    /// Why the times are not to be trusted; empty where they are.
+    pub(super) doubts: Vec<String>,
+    /// Whether they are.
+    pub(super) trustworthy: bool,
+}
+
+/// Times nets in turns at the pace from before, if the device comes to it; a device that stays slow is a doubt.
+/// `known` is the place of the net by which the pace is told; without one there is no pace but this.
+pub(super) fn at_pace(
+    session: &mut Session,
+    candidates: &[Candidate],
+    known: Option<usize>,
+    sampling: &Sampling,
+    mut pace: Pace,
+) -> anyhow::Result<Paced<Taken>> {
+    let facts = session.facts();
+    let (clock_resolution_ns, cores) = (facts.clock_resolution_ns, facts.cores);
+    let mut paced = pace.best(|| {
+        let runs = in_turns(session, candidates, sampling)?;
+        let latencies = latencies(session, &runs.visits)?;
+        let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
+        let contexts = &runs.contexts;
+        let verdict = judge(&Evidence { models: &models, contexts, clock_resolution_ns, cores });
+        let doubts = verdict.reasons.iter().map(ToString::to_string).collect();
+        let known_ns = known.and_then(|place| latencies.get(place)).map_or(1.0, |of| of.value_ns);
+        Ok((Taken { latencies, doubts, trustworthy: verdict.trustworthy }, known_ns))
+    })?;
+    if paced.is_slow() {
+        paced.measured.trustworthy = false;
+        let doubt = format!("the device is {:.2} times slower than when the net was searched", paced.slower);
+        paced.measured.doubts.push(doubt);
+    }
+    Ok(paced)
 }
 
 /// Every net's latency, without the visits that were disturbed.

@@ -13,13 +13,13 @@ use serde::Serialize;
 use super::context::{DeviceArg, Global};
 use super::graph_run::{Asked, GraphRun, judged, lines, verify};
 use super::images::ImageArgs;
+use super::nets::Taken;
 use super::output::{Format, json, text};
 use super::pace::{Pace, Paced};
 use super::sampling::SamplingArgs;
 use super::{NotTrustworthy, Usage, nets, runs};
 use crate::data::{Data, Normalisation};
 use crate::latency::Estimate;
-use crate::latency::verdict::{Evidence, judge};
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
 use crate::search::config::Gate;
@@ -63,15 +63,6 @@ impl Found {
     }
 }
 
-/// What was measured of nets and their base net, at one pace.
-struct Taken {
-    /// As the nets.
-    latencies: Vec<Estimate>,
-    base: Estimate,
-    doubts: Vec<String>,
-    trustworthy: bool,
-}
-
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
     let dirs: Vec<RunDir> = args.folders.iter().map(|run| runs::open(run)).collect::<anyhow::Result<_>>()?;
@@ -91,12 +82,13 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
     let taken = measure(&mut session, args, &found)?;
     let mut over = Vec::new();
     let mut reports = Vec::with_capacity(found.len());
-    for (of, latency) in found.iter().zip(&taken.measured.latencies) {
+    let (base, latencies) = taken.measured.latencies.split_last().context("nothing was measured")?;
+    for (of, latency) in found.iter().zip(latencies) {
         let on_device = match (&images, &of.weights) {
             (Some(images), Some(weights)) => Some(check(&mut session, args, of, weights, images)?),
             _ => None,
         };
-        let verify = verified(args, of, *latency, &taken, on_device);
+        let verify = verified(args, of, [*latency, *base], &taken, on_device);
         of.dir.save_verify(&verify)?;
         if verify.within_budget == Some(false) {
             over.push(of.dir.path().display().to_string());
@@ -116,37 +108,19 @@ fn measure(session: &mut Session, args: &VerifyArgs, found: &[Found]) -> anyhow:
     let candidate = |of: &Found| nets::candidate(&of.net.net, of.weights.as_ref(), of.record.batch);
     let mut candidates: Vec<Candidate> = found.iter().map(candidate).collect::<anyhow::Result<_>>()?;
     candidates.push(nets::candidate(&found[0].record.task.family.base(), None, found[0].record.batch)?);
-    let sampling = args.sampling.sampling();
-    let facts = session.facts();
-    let (clock_resolution_ns, cores) = (facts.clock_resolution_ns, facts.cores);
     // Another device's pace says nothing of this one's, and without one from before whatever is measured
     // is the pace.
     let here = found.iter().filter(|of| of.record.device == args.device.device);
     let before = here.filter_map(|of| of.dir.base().ok()?.measured_ns).reduce(f64::min);
-    let mut pace = Pace::new(before.unwrap_or(f64::INFINITY));
-    let mut paced = pace.best(|| {
-        let runs = nets::in_turns(session, &candidates, &sampling)?;
-        let mut latencies = nets::latencies(session, &runs.visits)?;
-        let base = latencies.pop().context("the base net was not measured")?;
-        let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
-        let verdict =
-            judge(&Evidence { models: &models, contexts: &runs.contexts, clock_resolution_ns, cores });
-        let doubts = verdict.reasons.iter().map(ToString::to_string).collect();
-        Ok((Taken { latencies, base, doubts, trustworthy: verdict.trustworthy }, base.value_ns))
-    })?;
-    if paced.is_slow() {
-        paced.measured.trustworthy = false;
-        let doubt = format!("the device is {:.2} times slower than when the net was searched", paced.slower);
-        paced.measured.doubts.push(doubt);
-    }
-    Ok(paced)
+    let pace = Pace::new(before.unwrap_or(f64::INFINITY));
+    nets::at_pace(session, &candidates, Some(found.len()), &args.sampling.sampling(), pace)
 }
 
-/// What is kept of one net.
+/// What is kept of one net; latencies are its own and the base net's.
 fn verified(
     args: &VerifyArgs,
     Found { record, net, .. }: &Found,
-    latency: Estimate,
+    [latency, base]: [Estimate; 2],
     taken: &Paced<Taken>,
     on_device: Option<OnDevice>,
 ) -> VerifyRecord {
@@ -160,7 +134,7 @@ fn verified(
         predicted_ns: net.predicted_ns,
         measured_ns: latency.value_ns,
         error_ns: latency.se_ns,
-        base_ns: taken.measured.base.value_ns,
+        base_ns: base.value_ns,
         slower: Some(taken.slower),
         budget_ns,
         within_budget: None,
