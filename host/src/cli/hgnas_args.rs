@@ -40,11 +40,10 @@ impl FromArgMatches for SearchCommand {
 /// Written by hand: the strategies share their arguments, and graph nets have others.
 impl Args for SearchCommand {
     fn augment_args(command: clap::Command) -> clap::Command {
-        let hgnas = clap::Command::new(HGNAS)
+        // After the arguments, whose own comment would take its place.
+        let hgnas = HgnasArgs::augment_args(clap::Command::new(HGNAS))
             .about("A graph net by reinforcement learning, evolution or chance (HGNAS, Wang et al. 2023)");
-        SearchArgs::augment_args(command)
-            .subcommand(HgnasArgs::augment_args(hgnas))
-            .subcommand_negates_reqs(true)
+        SearchArgs::augment_args(command).subcommand(hgnas).subcommand_negates_reqs(true)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
