@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::interrupt;
 use crate::latency::disturbed::DISTURBANCE;
 #[cfg(feature = "torch")]
-use crate::latency::disturbed::SAME_PACE;
+use crate::latency::disturbed::at_pace;
 
 /// Between two tries to measure on a device that is slower than it was: a spell of another guest or a warm
 /// processor passes.
@@ -39,7 +39,7 @@ impl<T> Paced<T> {
     /// A latency as it would have been at the pace from before.
     #[cfg(feature = "torch")]
     pub(super) fn corrected(&self, ns: f64) -> f64 {
-        if self.slower > 1.0 + SAME_PACE { ns / self.slower } else { ns }
+        at_pace(ns, self.slower)
     }
 }
 

@@ -34,6 +34,12 @@ pub const DISTURBANCE: f64 = 0.1;
 /// A net measured again at the same pace differs by less than this.
 pub const SAME_PACE: f64 = 0.03;
 
+/// A latency as it is on a device that is not `slower` times slower, ns: the same, at the same pace.
+#[must_use]
+pub fn at_pace(ns: f64, slower: f64) -> f64 {
+    if slower > 1.0 + SAME_PACE { ns / slower } else { ns }
+}
+
 /// Order of the quantile of slownesses that stands for an undisturbed device.
 pub const UNDISTURBED: f64 = 0.05;
 

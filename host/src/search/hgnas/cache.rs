@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::super::progress::{JsonLines, read_complete_lines};
 use super::super::run::RunError;
 use super::explore::Score;
-use crate::latency::disturbed::SAME_PACE;
+use crate::latency::disturbed::at_pace;
 
 /// Under which circumstances a score was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +48,7 @@ impl Latency {
     /// As it would be where the reference net takes `reference_ns`, if that is another pace.
     #[must_use]
     pub fn at_pace(self, reference_ns: f64) -> Option<f64> {
-        let slower = self.reference_ns / reference_ns;
-        self.ns.map(|ns| if slower > 1.0 + SAME_PACE { ns / slower } else { ns })
+        self.ns.map(|ns| at_pace(ns, self.reference_ns / reference_ns))
     }
 }
 

@@ -12,7 +12,7 @@ use super::finals::{FinalConfig, Finalist, Spread};
 use super::space::GnnSpace;
 use super::strategy::Strategy;
 use crate::latency::agreement::Agreement;
-use crate::latency::disturbed::SAME_PACE;
+use crate::latency::disturbed::at_pace;
 
 /// [`GnnRunRecord::method`] of every run over graph nets; it tells them from runs over convnets.
 pub const METHOD: &str = "hgnas";
@@ -128,8 +128,7 @@ impl GnnVerifyRecord {
     /// The latency at the search's pace, ns: the measured one, unless the device was slower.
     #[must_use]
     pub fn at_pace_ns(&self) -> f64 {
-        let slower = self.slower.filter(|&slower| slower > 1.0 + SAME_PACE);
-        slower.map_or(self.measured_ns, |slower| self.measured_ns / slower)
+        self.slower.map_or(self.measured_ns, |slower| at_pace(self.measured_ns, slower))
     }
 
     /// Reads what a device said of a run's net.

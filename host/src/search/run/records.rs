@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::config::SearchConfig;
 use super::SCHEMA_VERSION;
-use crate::latency::disturbed::SAME_PACE;
+use crate::latency::disturbed::at_pace;
 use crate::space::width::WidthSpace;
 use crate::task::Task;
 
@@ -89,7 +89,7 @@ impl VerifyRecord {
     /// was slower.
     #[must_use]
     pub fn at_pace(&self, ns: f64) -> f64 {
-        self.slower.filter(|&slower| slower > 1.0 + SAME_PACE).map_or(ns, |slower| ns / slower)
+        self.slower.map_or(ns, |slower| at_pace(ns, slower))
     }
 }
 
