@@ -158,7 +158,10 @@ fn a_graph_of_ones_own_is_profiled_and_searched() {
     let space = host.json(&["graph", "space", "--task", "my_graph-gnn"]);
     assert_eq!(space["graph"], "my_graph");
     let words = ["--space", "hgnas", "--strategy", "random", "--samples", "2", "--out", "run"];
-    let found = host.json(&[&["search", "hgnas"], &target[..], &words[..], &SMALL[..]].concat());
+    let search = [&["search", "hgnas"], &target[..], &words[..], &SMALL[..]].concat();
+    let paper = host.run(&[&search[..], &["--paper"]].concat());
+    assert!(paper.complaint(1).contains("graph space --mode paper"), "{}", paper.stderr);
+    let found = host.json(&search);
     let net = found["net"]["summary"].as_str().unwrap();
     let (features, classes) = (own_graph::FEATURES, own_graph::CLASSES);
     assert!(net.starts_with(&format!("{features}>")) && net.ends_with(&format!(">{classes}")), "{net}");
@@ -244,4 +247,38 @@ fn an_interrupted_search_is_the_uninterrupted_one() {
         assert_eq!(found["verify"]["device_accuracy"], found["verify"]["trained_accuracy"]);
         assert!(fs::read(log(cut)).unwrap() == fs::read(log(whole)).unwrap(), "{strategy}");
     }
+}
+
+/// Two searches at once, of which each does by itself what it would alone; and one that finds nothing.
+#[test]
+fn searches_go_side_by_side() {
+    let host = Host::default();
+    let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
+    let on = ["--device", agent.url(), "--out", "runs"];
+    let small = ["--latency-nets", "60", "--epochs", "4", "--retrain", "1,2", "--allow-noisy"];
+    let compare = |limits: &str, arms: &str, more: &[&str]| {
+        let words = ["experiment", "gnn", "--jobs", "2", "--seeds", "1", "--limits", limits, "--arms", arms];
+        host.run(&[&words[..], &TASK[..], &on[..], &["--format", "json", "--"], &small[..], more].concat())
+            .json()
+    };
+    let arms = "graphnas,random";
+    let report = compare("50", arms, &["--samples", "3"]);
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!((rows.len(), report["failed"].as_array().unwrap().len()), (2, 0), "{report}");
+    for run in ["runs/graphnas-s1", "runs/random-s1"] {
+        let verify = read(&host.path(run).join("verify.json"));
+        assert_eq!(verify["in_turns"].as_array().unwrap().len(), 2, "{verify}");
+    }
+    let log = fs::read_to_string(host.path("runs/log/random-s1.txt")).unwrap();
+    assert!(log.contains("search hgnas") && log.contains("3 architectures trained"), "{log}");
+    // Both ask for the same random nets, which the second finds measured.
+    assert!(lines(&host.path("runs/latencies.jsonl")) <= 60);
+    assert_eq!(compare("50", arms, &["--samples", "3"])["rows"], report["rows"], "nothing is searched again");
+
+    let report = compare("50", "reward", &["--samples", "2", "--limit", "1us"]);
+    assert!(report["failed"][0]["why"].as_str().unwrap().contains("raise --limit"), "{report}");
+    let words = ["--space", "graphnas", "--strategy", "random", "--samples", "2", "--limit", "1us"];
+    let words = [&words[..], &["--latencies", "runs/latencies.jsonl"]].concat();
+    let none = host.run(&search(agent.url(), "none", &words));
+    assert!(none.complaint(6).contains("raise --limit"), "{}", none.stderr);
 }

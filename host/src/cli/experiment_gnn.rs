@@ -1,22 +1,24 @@
 //! `hanas experiment gnn`: GraphNAS against HGNAS on a device, arm by arm and seed by seed. Every search is a
 //! run's folder like any other; a second call passes over what is verified and goes on with what is not.
 
-use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clap::{Args, Parser};
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global};
+use super::experiment_gnn_tables::{Row, Summary, arms_table, nets_table, summaries};
 use super::graph_run::{Asked, GraphRun, agreed, verify};
 use super::hgnas_args::{HgnasArgs, SpaceArg};
-use super::output::{Format, Table, json, text};
-use super::{Usage, search_hgnas};
+use super::output::{Format, json, text};
+use super::steps::{Steps, words};
+use super::{NO_NET, StepFailed, Usage, hgnas_prepare, search_hgnas, side_by_side};
 use crate::data::graph::load;
 use crate::profile::sampling::Sampling;
 use crate::search::SearchError;
 use crate::search::hgnas::record::{GnnNetRecord, GnnVerifyRecord};
-use crate::search::hgnas::surrogate::Interval;
 use crate::search::run::RunDir;
 use crate::task::graph::GraphTask;
 
@@ -44,6 +46,10 @@ pub(super) struct GnnArgs {
     /// Folder of the runs
     #[arg(long, short, value_name = "FOLDER")]
     out: PathBuf,
+    /// Searches at once, as programs that share the processor's cores, each with a memory of its own; while
+    /// one measures, the others wait
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    jobs: u32,
     /// Say what would be searched, and what is done already, and search nothing
     #[arg(long)]
     dry_run: bool,
@@ -84,33 +90,6 @@ struct Plan {
     words: Vec<String>,
 }
 
-/// What one search came to.
-#[derive(Debug, Clone, Serialize)]
-struct Row {
-    arm: String,
-    seed: u64,
-    net: String,
-    test: f64,
-    test_sd: f64,
-    trainings: usize,
-    measured_ns: f64,
-    within_limit: Option<bool>,
-    trustworthy: bool,
-}
-
-/// An arm over its seeds.
-#[derive(Debug, Clone, Serialize)]
-struct Summary {
-    arm: String,
-    seeds: usize,
-    test: Interval,
-    measured_ms: Interval,
-    /// Points of test accuracy over the control's, by seed.
-    gain: Option<Interval>,
-    /// The control's latency over the arm's, by seed.
-    speedup: Option<Interval>,
-}
-
 #[derive(Serialize)]
 struct Report {
     task: String,
@@ -119,11 +98,20 @@ struct Report {
     failed: Vec<Failed>,
 }
 
+/// A search that found nothing, which is a result.
 #[derive(Debug, Clone, Serialize)]
 struct Failed {
     arm: String,
     seed: u64,
     why: String,
+}
+
+impl Failed {
+    /// Says so.
+    fn new(plan: &Plan, why: String) -> Self {
+        eprintln!("{} seed {}: {why}", plan.arm, plan.seed);
+        Self { arm: plan.arm.clone(), seed: plan.seed, why }
+    }
 }
 
 /// The command line of a search, to be parsed as one.
@@ -142,33 +130,81 @@ pub(super) fn run(global: &Global, args: &GnnArgs) -> anyhow::Result<()> {
     let mut measured = open.filter(|(_, line)| line.args.space == SpaceArg::Hgnas);
     if let (false, Some((_, line))) = (args.dry_run, measured.next()) {
         // Found at once, and not after the first arm.
-        search_hgnas::ready(global, &line.args)?;
+        hgnas_prepare::ready(global, &line.args)?;
     }
-    let mut failed = Vec::new();
-    for (place, (plan, line)) in plans.iter().zip(&lines).enumerate() {
+    for (place, plan) in plans.iter().enumerate() {
         let done = verified(&plan.folder).is_some();
         if args.dry_run || done {
             let state = if done { "done" } else { "to do" };
             eprintln!("{:>3}/{} {} seed {}: {state}", place + 1, plans.len(), plan.arm, plan.seed);
-            continue;
         }
-        eprintln!("{:>3}/{} {} seed {}", place + 1, plans.len(), plan.arm, plan.seed);
-        let Err(error) = search_hgnas::hgnas(global, &line.args) else { continue };
-        // Whatever else goes wrong ends the experiment; a search that finds nothing is a result.
-        if !matches!(error.downcast_ref(), Some(SearchError::NoFinalist(_))) {
-            return Err(error.context(format!("{} seed {}", plan.arm, plan.seed)));
-        }
-        eprintln!("{} seed {}: {error:#}", plan.arm, plan.seed);
-        failed.push(Failed { arm: plan.arm.clone(), seed: plan.seed, why: format!("{error:#}") });
     }
+    let failed = match (args.dry_run, args.jobs) {
+        (true, _) => Vec::new(),
+        (_, 1) => one_by_one(global, &plans, &lines)?,
+        _ => several_at_once(global, args, &plans)?,
+    };
     if !args.dry_run {
         for seed in 1..=args.seeds {
             in_turns(global, args, plans.iter().filter(|plan| plan.seed == seed))?;
         }
     }
     let rows: Vec<Row> = plans.iter().filter_map(row).collect();
-    let report = Report { task: args.task.name.clone(), arms: summaries(&plans, &rows), rows, failed };
+    let report = Report { task: args.task.name.clone(), arms: summaries(&arms(&plans), &rows), rows, failed };
     print(global, &report)
+}
+
+/// Searches one after another; those that found nothing. Whatever else goes wrong ends the experiment.
+fn one_by_one(global: &Global, plans: &[Plan], lines: &[Line]) -> anyhow::Result<Vec<Failed>> {
+    let mut failed = Vec::new();
+    for (place, (plan, line)) in plans.iter().zip(lines).enumerate() {
+        if verified(&plan.folder).is_some() {
+            continue;
+        }
+        eprintln!("{:>3}/{} {} seed {}", place + 1, plans.len(), plan.arm, plan.seed);
+        let Err(error) = search_hgnas::hgnas(global, &line.args) else { continue };
+        if !matches!(error.downcast_ref(), Some(SearchError::NoFinalist(_))) {
+            return Err(error.context(format!("{} seed {}", plan.arm, plan.seed)));
+        }
+        failed.push(Failed::new(plan, format!("{error:#}")));
+    }
+    Ok(failed)
+}
+
+/// The same with several searches at once, each a program of its own.
+fn several_at_once(global: &Global, args: &GnnArgs, plans: &[Plan]) -> anyhow::Result<Vec<Failed>> {
+    let jobs = args.jobs as usize;
+    let steps = Steps::new(global, global.store.clone(), args.out.join("log"))?;
+    let steps = steps.beside((usize::try_from(tch::get_num_threads()).unwrap_or(1) / jobs).max(1));
+    let open: Vec<&Plan> = plans.iter().filter(|plan| verified(&plan.folder).is_none()).collect();
+    let failed = Mutex::new(Vec::new());
+    let search = |plan: &&Plan| {
+        let name = format!("{}-s{}", plan.arm, plan.seed);
+        let command = [words(&["search"]), plan.words.clone()].concat();
+        let Err(error) = steps.run(&name, &command) else {
+            eprintln!("{} seed {}: done", plan.arm, plan.seed);
+            return Ok(());
+        };
+        match error.downcast_ref::<StepFailed>() {
+            Some(step) if step.code == NO_NET => {
+                let failure = Failed::new(plan, last_words(&steps.log(&name)));
+                failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+                Ok(())
+            }
+            // It has its net; whether its latency is to be trusted is told in the end.
+            Some(_) if verified(&plan.folder).is_some() => Ok(()),
+            _ => Err(error),
+        }
+    };
+    side_by_side::each(&open, jobs, search, || steps.end())?;
+    Ok(failed.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// The complaint with which a command ended.
+fn last_words(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    last.trim_start_matches("hanas: ").to_owned()
 }
 
 /// Measures the nets of one seed again, in turns: the device may have changed its pace from arm to arm.
@@ -236,7 +272,9 @@ fn plans(args: &GnnArgs) -> anyhow::Result<Vec<Plan>> {
                 format!("--latencies={}", text(&args.out.join("latencies.jsonl"))),
                 format!("--seed={seed}"),
             ];
-            let words = [&own[..], words, &args.more].concat();
+            let turns = format!("--turns={}", text(&args.out.join("turns")));
+            let turns = if args.jobs > 1 { vec![turns] } else { Vec::new() };
+            let words = [&own[..], &turns, words, &args.more].concat();
             plans.push(Plan { arm: arm.clone(), control: control.clone(), seed, folder, words });
         }
     }
@@ -268,80 +306,36 @@ fn row(plan: &Plan) -> Option<Row> {
         test_sd: test.sd,
         trainings: net.runs,
         measured_ns: verify.measured_ns,
+        limit_ns: verify.limit_ns,
         within_limit: verify.within_limit,
         trustworthy: verify.doubts.is_empty(),
     })
 }
 
-fn summaries(plans: &[Plan], rows: &[Row]) -> Vec<Summary> {
-    let by_place: BTreeMap<(&str, u64), &Row> =
-        rows.iter().map(|row| ((row.arm.as_str(), row.seed), row)).collect();
-    let mut arms: Vec<(&str, &str)> = Vec::new();
+/// Every arm of these searches once, with its control.
+fn arms(plans: &[Plan]) -> Vec<(&str, &str)> {
+    let mut arms = Vec::new();
     for plan in plans {
         let arm = (plan.arm.as_str(), plan.control.as_str());
         if !arms.contains(&arm) {
             arms.push(arm);
         }
     }
-    let summary = |(arm, control): (&str, &str)| {
-        let own: Vec<&Row> = rows.iter().filter(|row| row.arm == arm).collect();
-        let of = |value: &dyn Fn(&Row) -> f64| {
-            Interval::new(&own.iter().map(|row| value(row)).collect::<Vec<_>>())
-        };
-        let paired = |value: &dyn Fn(&Row, &Row) -> f64| {
-            let pair = |row: &&Row| Some(value(row, by_place.get(&(control, row.seed))?));
-            let values: Vec<f64> = own.iter().filter_map(pair).collect();
-            (arm != control).then(|| Interval::new(&values)).flatten()
-        };
-        Some(Summary {
-            arm: arm.to_owned(),
-            seeds: own.len(),
-            test: of(&|row| row.test)?,
-            measured_ms: of(&|row| row.measured_ns / 1e6)?,
-            gain: paired(&|row, control| row.test - control.test),
-            speedup: paired(&|row, control| control.measured_ns / row.measured_ns),
-        })
-    };
-    arms.into_iter().filter_map(summary).collect()
+    arms
 }
 
 fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
-    let mut table = Table::new(&[
-        "arm",
-        "seeds",
-        "test %",
-        "95% CI",
-        "ms",
-        "95% CI",
-        "points over GraphNAS",
-        "95% CI",
-        "times faster",
-        "95% CI",
-    ]);
-    for of in &report.arms {
-        let mut cells = vec![of.arm.clone(), of.seeds.to_string()];
-        for (interval, scale) in
-            [(Some(of.test), 100.0), (Some(of.measured_ms), 1.0), (of.gain, 100.0), (of.speedup, 1.0)]
-        {
-            let text = |value: f64| format!("{:.2}", scale * value);
-            cells.push(interval.map_or_else(String::new, |of| text(of.mean)));
-            cells.push(
-                interval.map_or_else(String::new, |of| format!("{} to {}", text(of.low), text(of.high))),
-            );
-        }
-        table.row(cells);
-    }
+    let arms = arms_table(&report.arms);
     match global.format {
         Format::Json => json(report),
-        Format::Csv => text(&table.to_csv()),
+        Format::Csv => text(&arms.to_csv()),
         Format::Text => {
-            let missed = report.rows.iter().filter(|row| row.within_limit == Some(false)).count();
-            let doubted = report.rows.iter().filter(|row| !row.trustworthy).count();
-            let failed = report.failed.len();
+            let searches = report.rows.len();
+            let found_nothing = report.failed.len();
             text(&format!(
-                "{}{} searches; {missed} nets over their limit when measured again; {doubted} measurements not trustworthy; {failed} searches found nothing\n",
-                table.to_text(),
-                report.rows.len()
+                "{}\n{}{searches} searches found a net, {found_nothing} none\n",
+                nets_table(&report.rows).to_text(),
+                arms.to_text()
             ))
         }
     }
@@ -383,30 +377,5 @@ mod tests {
         let plans = plans(&parse(&["--", "--sample", "5"])).unwrap();
         let wrong = line(&plans[0]).unwrap_err();
         assert!(super::super::exit_code(&wrong) == 2 && wrong.to_string().contains("--sample"), "{wrong}");
-    }
-
-    #[test]
-    fn arms_are_held_against_the_control_of_their_seed() {
-        let plans = plans(&parse(&["--seeds", "2", "--arms", "graphnas,both"])).unwrap();
-        let row = |arm: &str, seed, test, measured_ns| Row {
-            arm: arm.to_owned(),
-            seed,
-            net: String::new(),
-            test,
-            test_sd: 0.0,
-            trainings: 1,
-            measured_ns,
-            within_limit: None,
-            trustworthy: true,
-        };
-        let rows = [row("graphnas", 1, 0.8, 8e6), row("both", 1, 0.79, 2e6), row("both", 2, 0.5, 1e6)];
-        let found = summaries(&plans, &rows);
-        assert_eq!(
-            found.iter().map(|of| (of.arm.as_str(), of.seeds)).collect::<Vec<_>>(),
-            [("graphnas", 1), ("both", 2)]
-        );
-        assert!(found[0].speedup.is_none());
-        assert_eq!(found[1].speedup.unwrap().mean, 4.0);
-        assert!((found[1].gain.unwrap().mean + 0.01).abs() < 1e-12);
     }
 }

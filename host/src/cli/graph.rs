@@ -18,11 +18,11 @@ use crate::report::terminal::Look;
 use crate::space::hgnas::{GraphSettings, GraphSpace};
 use crate::space::partition::point_text;
 use crate::space::rules::Rules;
-use crate::store::{DeviceId, SampleQuery, Saved, Store};
+use crate::store::{DeviceId, ModelSpec, SampleQuery, Saved, SessionId, Store};
 use crate::task::graph::{GraphSet, GraphTask, NAMED_TASKS};
 
-/// Under this name the store keeps the spaces of graph nets.
-pub(super) const SPACE: &str = "hgnas";
+/// Under these names the store keeps the spaces of graph nets: the project's, and those of paper mode.
+pub(super) const SPACES: [&str; 2] = ["hgnas", "hgnas-paper"];
 
 /// Subcommands of `hanas graph`.
 #[derive(Debug, Subcommand)]
@@ -63,10 +63,7 @@ impl TaskArgs {
 
     /// How the task's nets are read.
     pub(super) const fn reading(&self) -> Reading {
-        match self.mode {
-            Mode::Paper => Reading::paper(),
-            Mode::Project => Reading::project(),
-        }
+        reading(self.mode)
     }
 
     /// Reads the task's graph.
@@ -126,14 +123,46 @@ pub(super) fn query(device: DeviceId, task: &str) -> SampleQuery<'_> {
     SampleQuery { device, task: Some(task), batch: BATCH, only_trustworthy: false }
 }
 
-/// The last space built of a graph task on a device, with a note on stderr where newer sessions are not
-/// in it.
-pub(super) fn saved_space(store: &Store, device: DeviceId, task: &str) -> anyhow::Result<Saved<GraphSpace>> {
-    let saved = store.load_space::<GraphSpace>(&query(device, task), SPACE)?.with_context(|| {
+/// How nets are read in a mode.
+const fn reading(mode: Mode) -> Reading {
+    match mode {
+        Mode::Paper => Reading::paper(),
+        Mode::Project => Reading::project(),
+    }
+}
+
+/// The last space built of a graph task on a device, in one mode or in either, with a note on stderr where
+/// newer sessions are not in it.
+pub(super) fn saved_space(
+    store: &Store,
+    device: DeviceId,
+    task: &str,
+    mode: Option<Mode>,
+) -> anyhow::Result<Saved<GraphSpace>> {
+    let of = |name| store.load_space::<GraphSpace>(&query(device, task), name).transpose();
+    let found: Vec<Saved<GraphSpace>> = SPACES.into_iter().filter_map(of).collect::<Result<_, _>>()?;
+    let wanted =
+        |saved: &Saved<GraphSpace>| mode.is_none_or(|mode| saved.value.settings.reading == reading(mode));
+    let mut saved = found.into_iter().filter(wanted).max_by_key(|saved| saved.id).with_context(|| {
+        let paper = if mode == Some(Mode::Paper) { " --mode paper" } else { "" };
         format!(
-            "no space of {task} on this device yet; run `hanas graph profile` and `hanas graph space` first"
+            "no space of {task} on this device yet; run `hanas graph profile{paper}` and `hanas graph space{paper}` first"
         )
     })?;
+    // A session of the other mode has no part in it.
+    let wanted = saved.value.settings.reading;
+    let concerns = |session: SessionId| -> anyhow::Result<bool> {
+        let samples = store.samples_of(&[session], BATCH)?;
+        let of_mode =
+            |spec: &ModelSpec| matches!(spec, ModelSpec::Graph { reading, .. } if *reading == wanted);
+        Ok(samples.iter().any(|model| of_mode(&model.spec)))
+    };
+    let newer: Vec<(SessionId, bool)> = saved
+        .newer
+        .iter()
+        .map(|&session| Ok((session, concerns(session)?)))
+        .collect::<anyhow::Result<_>>()?;
+    saved.newer = newer.into_iter().filter(|of| of.1).map(|of| of.0).collect();
     if saved.is_stale() {
         eprintln!("note: {} newer session(s) are not in this space; build it again", saved.newer.len());
     }
@@ -148,7 +177,9 @@ fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
     let settings = args.task.settings(clock_resolution_ns);
     let query = query(device, &task.name);
     let space = GraphSpace::build(task.data.name(), &store.samples(&query)?, settings)?;
-    store.save_space(&query, SPACE, &space, &space.rows())?;
+    let [project, paper] = SPACES;
+    let name = if args.task.mode == Mode::Paper { paper } else { project };
+    store.save_space(&query, name, &space, &space.rows())?;
     match global.format {
         Format::Json => json(&space),
         Format::Csv => text(&choices(&space).to_csv()),
@@ -160,7 +191,7 @@ fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
 pub(super) fn show(global: &Global, task: &GraphTask, device: Option<&str>) -> anyhow::Result<()> {
     let store = global.existing_store()?;
     let device = stored_device(&store, device, &task.name, BATCH)?;
-    let space = saved_space(&store, device, &task.name)?.value;
+    let space = saved_space(&store, device, &task.name, None)?.value;
     match global.format {
         Format::Json => json(&space),
         Format::Csv => text(&choices(&space).to_csv()),

@@ -18,7 +18,7 @@ use crate::search::checkpoint::save_weights;
 use crate::search::hgnas::cache::{ScoreCache, Setting};
 use crate::search::hgnas::explore::Score;
 use crate::search::hgnas::finals::Spread;
-use crate::search::hgnas::problem::trained;
+use crate::search::hgnas::problem::{portion, prepare, trained};
 use crate::search::hgnas::record::GnnRunRecord;
 use crate::search::run::{RunDir, SCHEMA_VERSION, write_whole};
 use crate::train::child::ChildConfig;
@@ -96,18 +96,25 @@ pub(super) fn retrain(
     config.check().map_err(super::Usage)?;
     let mut trainer = Trainer::new(data, config);
     if (scores.len() as u64) < runs {
-        let setting = Setting { child: serde_json::to_string(&config)?, data: digest(data) };
+        let (child, threads) = (serde_json::to_string(&config)?, trainer.threads(true));
+        let setting = Setting { child, data: digest(data), threads };
         let mut cache = ScoreCache::open(&run.dir.file("scores.jsonl"), setting)?;
         let mut progress = Progress::new("train", runs, global.quiet);
         interrupt::watch();
-        while (scores.len() as u64) < runs {
+        let seeds: Vec<u64> =
+            (scores.len() as u64..runs).map(|number| first_seed.wrapping_add(number)).collect();
+        for seeds in seeds.chunks(portion(&trainer)) {
+            let nets: Vec<_> = seeds.iter().map(|&seed| (run.net.net.clone(), seed)).collect();
+            let ready = prepare(&nets, &mut trainer, &mut cache, interrupt::watch());
+            ready.map_err(|error| anyhow::anyhow!(error))?;
             if interrupt::asked() {
                 let kept = "the same command goes on from the last training".to_owned();
                 return Err(Interrupted { kept }.into());
             }
-            let seed = first_seed.wrapping_add(scores.len() as u64);
-            let score = trained(&run.net.net, seed, &mut trainer, &mut cache);
-            scores.push(score.map_err(|error| anyhow::anyhow!(error))?);
+            for (net, seed) in &nets {
+                let score = trained(net, *seed, &mut trainer, &mut cache);
+                scores.push(score.map_err(|error| anyhow::anyhow!(error))?);
+            }
             progress.at(scores.len() as u64, "trainings");
         }
     }

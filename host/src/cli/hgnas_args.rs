@@ -165,6 +165,10 @@ pub(super) struct HgnasArgs {
     /// Latencies of random nets, shared by runs on one device [default: latencies.jsonl in the run's folder]
     #[arg(long, value_name = "FILE")]
     pub(super) latencies: Option<PathBuf>,
+    /// Searches given the same file measure one at a time, while none of them trains: for a device that is
+    /// the machine that trains
+    #[arg(long, value_name = "FILE")]
+    pub(super) turns: Option<PathBuf>,
     /// Go on where the latency predictor misses its gate or the last measurement is doubted
     #[arg(long)]
     pub(super) allow_noisy: bool,

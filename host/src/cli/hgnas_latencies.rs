@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use hanas_models::gnn::GnnNet;
+use hanas_proto::Nanos;
 
 use super::context::Global;
 use super::gnn::digest;
@@ -20,8 +21,11 @@ use crate::search::hgnas::space::key;
 
 /// Nets measured in turns with each other and the reference net; kept when they are done.
 const CHUNK: usize = 32;
-/// Timed runs of each of them.
+/// Timed runs of each of them, fewer of a slow one.
 const SAMPLES: u32 = 16;
+/// A visit to a net ends after this long: of slow nets a few runs tell as much as many of fast ones, and a
+/// space's slowest nets take a hundred times as long as its fastest.
+const VISIT: Nanos = Nanos(100_000_000);
 
 /// Random nets as they were measured.
 pub(super) struct Measured {
@@ -59,7 +63,7 @@ pub(super) fn measured(
     let mut progress = Progress::new("latencies", unknown.len() as u64, global.quiet);
     interrupt::watch();
     for (place, chunk) in unknown.chunks(CHUNK).enumerate() {
-        let sampling = Sampling { samples: SAMPLES, ..Sampling::default() };
+        let sampling = Sampling { samples: SAMPLES, visit_limit: VISIT, ..Sampling::default() };
         let paced: Paced<(Vec<Timed>, f64)> = pace.best(|| {
             let (found, reference_ns) = timer.measure(chunk, &sampling)?;
             Ok(((found, reference_ns), reference_ns))
@@ -98,7 +102,7 @@ fn measuring(args: &HgnasArgs, data: &GraphData, session: &Session) -> anyhow::R
     let reading = serde_json::to_string(&args.child().reading).context("the nets' reading")?;
     Ok(Measuring {
         device: format!("{} {} x{} {}", facts.name, facts.runtime, facts.threads, facts.cpu),
-        how: format!("{reading} {SAMPLES}"),
+        how: format!("{reading} {SAMPLES} {VISIT}"),
         data: digest(data),
     })
 }

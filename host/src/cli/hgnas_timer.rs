@@ -27,7 +27,7 @@ impl<'s> GnnTimer<'s> {
     }
 
     /// The session, for what is not timing.
-    pub(super) const fn session(&mut self) -> &mut Session {
+    pub(super) const fn session(&self) -> &Session {
         self.session
     }
 

@@ -17,6 +17,8 @@ mod experiment_cnn;
 #[cfg(feature = "torch")]
 mod experiment_gnn;
 #[cfg(feature = "torch")]
+mod experiment_gnn_tables;
+#[cfg(feature = "torch")]
 mod experiment_omega;
 #[cfg(feature = "torch")]
 mod experiment_settings;
@@ -37,6 +39,8 @@ mod graph_train;
 mod hgnas_args;
 #[cfg(feature = "torch")]
 mod hgnas_latencies;
+#[cfg(feature = "torch")]
+mod hgnas_prepare;
 #[cfg(feature = "torch")]
 mod hgnas_timer;
 mod images;
@@ -71,12 +75,16 @@ mod search_args;
 #[cfg(feature = "torch")]
 mod search_hgnas;
 mod shell;
+#[cfg(feature = "torch")]
+mod side_by_side;
 mod space;
 mod space_reruns;
 #[cfg(feature = "torch")]
 mod steps;
 #[cfg(feature = "torch")]
 mod train;
+#[cfg(feature = "torch")]
+mod turns;
 mod verify;
 #[cfg(feature = "torch")]
 mod watch;
@@ -87,6 +95,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::link::LinkError;
 use crate::profile::ProfileError;
+use crate::search::SearchError;
 use context::Global;
 
 /// Measure candidate layers on the board itself, build the search space out of what the board does
@@ -167,6 +176,9 @@ struct StepFailed {
     log: std::path::PathBuf,
 }
 
+/// The exit code of a search over graph nets that found none.
+const NO_NET: u8 = 6;
+
 /// A measurement that was made and is not to be trusted; exit code 4.
 #[derive(Debug, thiserror::Error)]
 #[error("measured, but not trustworthy (the verdict above says why); go on all the same with --allow-noisy")]
@@ -242,6 +254,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         if cause.is::<NotTrustworthy>() {
             return Some(4);
+        }
+        if matches!(cause.downcast_ref(), Some(SearchError::NoFinalist(_))) {
+            return Some(NO_NET);
         }
         cause.is::<Interrupted>().then_some(130)
     })

@@ -115,7 +115,7 @@ fn rebuild(store: &Store, result: &StoredResult) -> anyhow::Result<Option<String
     let samples = store.samples_of(&result.sessions, result.batch)?;
     let task = match result.task.parse()? {
         AnyTask::Conv(task) => task,
-        AnyTask::Graph(task) if result.model == graph::SPACE => {
+        AnyTask::Graph(task) if graph::SPACES.contains(&result.model.as_str()) => {
             let stored: GraphSpace = serde_json::from_str(&result.text)?;
             let space = GraphSpace::build(task.data.name(), &samples, stored.settings)?;
             return Ok(Some(serde_json::to_string(&space)?));

@@ -78,7 +78,7 @@ pub(super) fn run(global: &Global, args: &ReportArgs) -> anyhow::Result<()> {
             }
         }
         AnyTask::Graph(_) => {
-            if let Ok(saved) = saved_space(&store, device, task.name()) {
+            if let Ok(saved) = saved_space(&store, device, task.name(), None) {
                 let newer_sessions = saved.newer.len();
                 page.graph_spaces.push(GraphPart { title, space: saved.value, newer_sessions });
             }

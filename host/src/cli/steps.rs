@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +28,10 @@ pub(super) struct Steps<'a> {
     program: PathBuf,
     store: PathBuf,
     logs: PathBuf,
+    /// Threads of each of several commands at once, whose words on stderr go to their logs too.
+    beside: Option<usize>,
+    /// The commands at work are to end.
+    ending: AtomicBool,
 }
 
 impl<'a> Steps<'a> {
@@ -35,7 +40,27 @@ impl<'a> Steps<'a> {
         let program = std::env::current_exe().context("hanas does not find its own program")?;
         // The running command says what becomes of it.
         interrupt::watch_silently();
-        Ok(Self { global, program, store, logs })
+        Ok(Self { global, program, store, logs, beside: None, ending: AtomicBool::new(false) })
+    }
+
+    /// For several commands at once, of so many threads each: what they say on stderr goes to their logs.
+    pub(super) fn beside(self, threads: usize) -> Self {
+        Self { beside: Some(threads), ..self }
+    }
+
+    /// Asks the commands at work to end, and lets no other begin.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the user asked to end, or [`Self::end`] did.
+    pub(super) fn ended(&self) -> bool {
+        interrupt::asked() || self.ending.load(Ordering::Relaxed)
+    }
+
+    /// Where the words of a command go.
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        self.logs.join(format!("{name}.txt"))
     }
 
     /// A command as a user would give it.
@@ -50,14 +75,14 @@ impl<'a> Steps<'a> {
 
     /// Runs one command; what it prints goes to `NAME.txt`.
     pub(super) fn run(&self, name: &str, command: &[String]) -> anyhow::Result<()> {
-        if interrupt::asked() {
+        if self.ended() {
             return Err(interrupted());
         }
         let logs = &self.logs;
         std::fs::create_dir_all(logs).with_context(|| format!("{} cannot be made", logs.display()))?;
         let line = self.line(command);
         eprintln!("{line}");
-        let file = self.logs.join(format!("{name}.txt"));
+        let file = self.log(name);
         let log = File::options().create(true).append(true).open(&file);
         let mut log = log.with_context(|| format!("{} cannot be written", file.display()))?;
         writeln!(log, "$ {line}")?;
@@ -67,11 +92,14 @@ impl<'a> Steps<'a> {
         if self.global.quiet {
             process.arg("--quiet");
         }
+        if let Some(threads) = self.beside {
+            process.env("OMP_NUM_THREADS", threads.to_string()).stderr(log.try_clone()?);
+        }
         // A group of its own: Ctrl-C reaches this program alone, which passes it on, once.
         process.args(command).stdin(Stdio::null()).stdout(log).process_group(0);
         let mut child = process.spawn().context("hanas does not start a second time")?;
-        let code = wait(&mut child)?.code();
-        if interrupt::asked() || code == Some(INTERRUPTED) {
+        let code = self.wait(&mut child)?.code();
+        if self.ended() || code == Some(INTERRUPTED) {
             return Err(interrupted());
         }
         match code {
@@ -81,20 +109,20 @@ impl<'a> Steps<'a> {
             Some(code) => Err(StepFailed { step: command[0].clone(), code: code as u8, log: file }.into()),
         }
     }
-}
 
-/// Waits for a command, and asks it to end when the user asks.
-fn wait(child: &mut Child) -> anyhow::Result<ExitStatus> {
-    let mut told = false;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
+    /// Waits for a command, and asks it to end when the user asks.
+    fn wait(&self, child: &mut Child) -> anyhow::Result<ExitStatus> {
+        let mut told = false;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok(status);
+            }
+            if self.ended() && !told {
+                told = true;
+                kill_process(Pid::from_child(child), Signal::INT).ok();
+            }
+            thread::sleep(LOOK_EVERY);
         }
-        if interrupt::asked() && !told {
-            told = true;
-            kill_process(Pid::from_child(child), Signal::INT).ok();
-        }
-        thread::sleep(LOOK_EVERY);
     }
 }
 

@@ -35,7 +35,9 @@ pub struct Mean {
 }
 
 impl Mean {
-    fn of(values: &[f64]) -> Option<Self> {
+    /// Of one value a seed; none of no seed.
+    #[must_use]
+    pub fn of(values: &[f64]) -> Option<Self> {
         let count = values.len();
         if count == 0 {
             return None;

@@ -137,7 +137,7 @@ impl Store {
         self.load(Kind::Fit, query, model)
     }
 
-    /// Stores a space (`htas`, `hgnas`) made of the samples that `query` covers now.
+    /// Stores a space (`htas`, `hgnas`, `hgnas-paper`) made of the samples that `query` covers now.
     ///
     /// # Errors
     /// [`StoreError`] where the store cannot be written.

@@ -1,11 +1,15 @@
 //! What is known of architectures, on disk, one JSON line each: scores of trained ones, latencies of measured
 //! ones. A search that is interrupted, or another after it, trains and measures nothing twice.
 //!
+//! Several searches may share a file at once: whoever opens or writes it holds its lock meanwhile. What the others
+//! write after that is not heard of, so that two may come to know the same.
+//!
 //! A line counts for the canonical architecture and the setting under which it was written. A line is
 //! flushed as soon as it is known; half a line, which a kill may leave, is dropped.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,6 +26,9 @@ pub struct Setting {
     pub child: String,
     /// Digest of the data set.
     pub data: String,
+    /// Threads that a child was trained on: on others its last digits are others.
+    #[serde(default)]
+    pub threads: i32,
 }
 
 /// On what, and how, a latency was measured.
@@ -67,6 +74,8 @@ pub struct Cache<S, V> {
     setting: S,
     known: HashMap<String, V>,
     lines: JsonLines,
+    path: PathBuf,
+    lock: File,
 }
 
 /// Scores of trained architectures.
@@ -84,10 +93,14 @@ where
     /// # Errors
     /// [`RunError`] where the file cannot be read or written or is no cache.
     pub fn open(path: &Path, setting: S) -> Result<Self, RunError> {
+        let write = |source| RunError::Write { path: path.to_owned(), source };
+        let lock = File::options().create(true).append(true).open(path).map_err(write)?;
+        lock.lock().map_err(write)?;
         let all: Vec<Line<S, V>> = read_complete_lines(path)?;
         let lines = JsonLines::open(path, all.len())?;
+        lock.unlock().map_err(write)?;
         let known = all.into_iter().filter(|line| line.setting == setting).map(|line| (line.key, line.value));
-        Ok(Self { known: known.collect(), setting, lines })
+        Ok(Self { known: known.collect(), setting, lines, path: path.to_owned(), lock })
     }
 
     /// What is known of an architecture.
@@ -101,7 +114,11 @@ where
     /// # Errors
     /// [`RunError::Write`].
     pub fn put(&mut self, key: &str, value: V) -> Result<(), RunError> {
-        self.lines.push(&Line { key: key.to_owned(), setting: self.setting.clone(), value })?;
+        let write = |source| RunError::Write { path: self.path.clone(), source };
+        self.lock.lock().map_err(write)?;
+        let pushed = self.lines.push(&Line { key: key.to_owned(), setting: self.setting.clone(), value });
+        self.lock.unlock().map_err(write)?;
+        pushed?;
         self.known.insert(key.to_owned(), value);
         Ok(())
     }
@@ -126,7 +143,7 @@ mod tests {
     use super::*;
 
     fn setting(child: &str, data: &str) -> Setting {
-        Setting { child: child.to_owned(), data: data.to_owned() }
+        Setting { child: child.to_owned(), data: data.to_owned(), threads: 1 }
     }
 
     #[test]
@@ -135,6 +152,18 @@ mod tests {
         assert_eq!((slow.at_pace(100.0), slow.at_pace(150.0)), (Some(200.0), Some(300.0)));
         assert_eq!(slow.at_pace(147.0), Some(300.0), "the same pace");
         assert_eq!(Latency { ns: None, ..slow }.at_pace(100.0), None);
+    }
+
+    #[test]
+    fn two_share_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || ScoreCache::open(&folder.path().join("scores.jsonl"), setting("a", "b")).unwrap();
+        let score = Score { validation: 0.5, test: 0.4 };
+        let (mut one, mut other) = (open(), open());
+        one.put("x", score).unwrap();
+        other.put("y", score).unwrap();
+        one.put("z", score).unwrap();
+        assert_eq!(open().len(), 3);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! and nothing is trained or measured twice.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,20 @@ pub trait Problem {
     /// # Errors
     /// Whatever keeps it from answering.
     fn score(&mut self, tokens: &[usize]) -> Result<Score, ProblemError>;
+
+    /// How many architectures it likes to hear of at once; see [`Problem::prepare`].
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    /// Makes the scores of these ready, several at a time, so that [`Problem::score`] has them at once.
+    /// It may come back early, with some of them, when `stop` is set.
+    ///
+    /// # Errors
+    /// Whatever keeps it from answering.
+    fn prepare(&mut self, _: &[&Tokens], _stop: &AtomicBool) -> Result<(), ProblemError> {
+        Ok(())
+    }
 }
 
 /// A strategy.
@@ -61,6 +76,11 @@ pub trait Proposer {
 
     /// Hears the reward of a trial.
     fn learn(&mut self, tokens: &[usize], reward: f64);
+
+    /// For how many trials, the next included, its proposals do not depend on rewards that it has yet to hear.
+    fn ahead(&self) -> usize {
+        1
+    }
 }
 
 /// One trial, a line of `search.jsonl`.
@@ -119,43 +139,64 @@ pub fn explore(
     }
     let mut lines = log.map(|path| JsonLines::open(path, trials.len())).transpose()?;
     while trials.len() < settings.samples {
-        if monitor.stopped() {
-            return Err(SearchError::Interrupted);
+        let left = settings.samples - trials.len();
+        let portion = proposer.ahead().min(problem.at_once());
+        let count = portion.clamp(1, left);
+        let next = (trials.len()..).take(count);
+        let drawn: Vec<Trial> =
+            next.map(|number| draw(problem, proposer, settings, number)).collect::<Result<_, _>>()?;
+        // The last of a portion, too, is trained as the others were.
+        if portion > 1 {
+            let within = drawn.iter().filter(|trial| settings.reward.allows(trial.latency_ns));
+            let tokens: Vec<&Tokens> = within.map(|trial| &trial.tokens).collect();
+            problem.prepare(&tokens, monitor.stop).map_err(SearchError::Problem)?;
         }
-        let trial = run(problem, proposer, settings, trials.len())?;
-        proposer.learn(&trial.tokens, trial.reward);
-        if let Some(lines) = &mut lines {
-            lines.push(&trial)?;
+        for trial in drawn {
+            if monitor.stopped() {
+                return Err(SearchError::Interrupted);
+            }
+            let trial = scored(problem, settings.reward, trial)?;
+            proposer.learn(&trial.tokens, trial.reward);
+            if let Some(lines) = &mut lines {
+                lines.push(&trial)?;
+            }
+            monitor.tell(Event::Trial { trial: &trial, samples: settings.samples });
+            trials.push(trial);
         }
-        monitor.tell(Event::Trial { trial: &trial, samples: settings.samples });
-        trials.push(trial);
     }
     Ok(trials)
 }
 
-/// Draws until an architecture is within the limit, and scores it. Where none is, the fastest drawn is
-/// not trained and earns nothing.
-fn run(
+/// A trial that was drawn, with its score and reward; one beyond the limit is not trained and earns nothing.
+fn scored(problem: &mut dyn Problem, reward: Reward, trial: Trial) -> Result<Trial, SearchError> {
+    if !reward.allows(trial.latency_ns) {
+        return Ok(trial);
+    }
+    let score = problem.score(&trial.tokens).map_err(SearchError::Problem)?;
+    let reward = reward.value(score.validation, trial.latency_ns);
+    Ok(Trial { score: Some(score), reward, ..trial })
+}
+
+/// Draws until an architecture is within the limit. Where none is, the fastest drawn is the trial.
+fn draw(
     problem: &mut dyn Problem,
     proposer: &mut dyn Proposer,
     settings: &Settings,
     number: usize,
 ) -> Result<Trial, SearchError> {
     let Settings { seed, reward, .. } = *settings;
+    let trial = number;
     let mut fastest: Option<Trial> = None;
     for draw in 0..MAX_DRAWS {
         let tokens = proposer.propose(&mut stream(seed, Purpose::Proposal, number as u32, draw));
         let Some(key) = problem.key(&tokens) else { continue };
         let latency_ns = problem.latency_ns(&tokens).map_err(SearchError::Problem)?;
+        let drawn = Trial { trial, tokens, key, latency_ns, score: None, reward: 0.0, draws: draw + 1 };
         if reward.allows(latency_ns) {
-            let score = problem.score(&tokens).map_err(SearchError::Problem)?;
-            let reward = reward.value(score.validation, latency_ns);
-            let score = Some(score);
-            return Ok(Trial { trial: number, tokens, key, latency_ns, score, reward, draws: draw + 1 });
+            return Ok(drawn);
         }
         if fastest.as_ref().is_none_or(|of| latency_ns < of.latency_ns) {
-            let draws = MAX_DRAWS;
-            fastest = Some(Trial { trial: number, tokens, key, latency_ns, score: None, reward: 0.0, draws });
+            fastest = Some(Trial { draws: MAX_DRAWS, ..drawn });
         }
     }
     fastest.ok_or_else(|| {
@@ -196,11 +237,19 @@ pub(crate) mod tests {
     pub(crate) struct Planted {
         pub(crate) space: TokenSpace,
         pub(crate) scored: usize,
+        /// Portions in which it is told what will be asked for, and what was told.
+        at_once: usize,
+        told: Vec<Vec<Tokens>>,
     }
 
     impl Planted {
         pub(crate) fn new() -> Self {
-            Self { space: TokenSpace::new(&[("a", 5), ("b", 4)], &[0, 1, 0, 1]), scored: 0 }
+            Self {
+                space: TokenSpace::new(&[("a", 5), ("b", 4)], &[0, 1, 0, 1]),
+                scored: 0,
+                at_once: 1,
+                told: Vec::new(),
+            }
         }
     }
 
@@ -222,6 +271,34 @@ pub(crate) mod tests {
             let validation = (tokens[0] * 3 + tokens[1] + tokens[2] + tokens[3]) as f64 / 22.0;
             Ok(Score { validation, test: validation - 0.01 })
         }
+
+        fn at_once(&self) -> usize {
+            self.at_once
+        }
+
+        fn prepare(&mut self, list: &[&Tokens], _: &AtomicBool) -> Result<(), ProblemError> {
+            self.told.push(list.iter().map(|&tokens| tokens.clone()).collect());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_does_not_hang_on_rewards_is_told_in_portions() {
+        let explored = |proposer: &mut dyn Proposer, at_once| {
+            let stop = AtomicBool::new(false);
+            let mut monitor = Monitor { watch: &mut |_| {}, stop: &stop };
+            let mut problem = Planted { at_once, ..Planted::new() };
+            let trials = explore(&mut problem, proposer, &settings(Some(6e6)), None, &mut monitor).unwrap();
+            (trials, problem.told)
+        };
+        let space = Planted::new().space;
+        let (alone, untold) = explored(&mut RandomSearch::new(space.clone()), 1);
+        let (trials, told) = explored(&mut RandomSearch::new(space.clone()), 8);
+        assert!(untold.is_empty() && trials == alone);
+        assert_eq!(told.iter().map(Vec::len).collect::<Vec<_>>(), [8, 8, 8, 8, 8, 8, 8, 4]);
+        assert_eq!(told.concat(), trials.into_iter().map(|trial| trial.tokens).collect::<Vec<_>>());
+
+        assert!(explored(&mut Evolution::new(space), 8).1.is_empty(), "it hears of every trial");
     }
 
     pub(crate) fn settings(limit_ns: Option<f64>) -> Settings {

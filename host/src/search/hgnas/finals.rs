@@ -5,6 +5,8 @@
 //! mean and deviation that are reported. A net whose measured latency exceeds the limit is no finalist,
 //! whatever was predicted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hanas_models::gnn::GnnNet;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ use super::super::meter::Amount;
 use super::super::progress::{Event, Monitor};
 use super::cache::ScoreCache;
 use super::explore::{Score, Trial, ranked};
-use super::problem::{Latency, Scorer, trained};
+use super::problem::{Latency, Scorer, portion, prepare, trained};
 use super::space::GnnSpace;
 
 /// Nets measured for one finalist wanted, before giving up.
@@ -84,12 +86,59 @@ impl Finalist {
     }
 }
 
-/// Who trains and measures finalists.
+/// The best by their one training whose measured latency is within the limit, in that order.
+///
+/// # Errors
+/// [`SearchError::NoFinalist`] where none of the best is measured within the limit,
+/// [`SearchError::Interrupted`], or what measuring reports.
+pub fn choose(
+    space: &GnnSpace,
+    trials: &[Trial],
+    limit_ns: Option<f64>,
+    config: &FinalConfig,
+    measure: Latency<'_>,
+    stop: &AtomicBool,
+) -> Result<Vec<Finalist>, SearchError> {
+    let limit = limit_ns.unwrap_or(f64::INFINITY);
+    let mut found = Vec::new();
+    let (mut tried, mut nearest) = (0, f64::INFINITY);
+    let most = config.finalists * MEASURED_PER_FINALIST;
+    for trial in ranked(trials, limit).into_iter().take(most) {
+        if found.len() == config.finalists {
+            break;
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Err(SearchError::Interrupted);
+        }
+        let net = space.net(&trial.tokens);
+        let net = net.ok_or_else(|| SearchError::Config(format!("{} is of another space", trial.key)))?;
+        let measured_ns = measure(&net).map_err(SearchError::Problem)?;
+        tried += 1;
+        nearest = nearest.min(measured_ns);
+        // Infinite where the device cannot run it.
+        if measured_ns.is_finite() && measured_ns <= limit {
+            let predicted_ns = trial.latency_ns;
+            found.push(Finalist { net, predicted_ns, measured_ns, scores: Vec::new() });
+        }
+    }
+    if found.is_empty() {
+        return Err(SearchError::NoFinalist(match (limit_ns, nearest.is_finite()) {
+            _ if tried == 0 => "no trial was within the limit; raise --limit or --samples".to_owned(),
+            (Some(limit), true) => format!(
+                "none of the {tried} best nets was measured within {}; the nearest took {}; raise --limit or --samples",
+                Amount::Nanos(limit),
+                Amount::Nanos(nearest)
+            ),
+            _ => format!("the device can run none of the {tried} best nets; give a --limit"),
+        }));
+    }
+    Ok(found)
+}
+
+/// Who trains finalists.
 pub struct Jury<'a> {
     /// Trains.
     pub scorer: &'a mut dyn Scorer,
-    /// Measures, on the device.
-    pub measure: Latency<'a>,
     /// Keeps scores, so that an interrupted final goes on.
     pub cache: &'a mut ScoreCache,
     /// Told every training; stops.
@@ -103,105 +152,58 @@ impl std::fmt::Debug for Jury<'_> {
 }
 
 impl Jury<'_> {
-    /// Finalists, the best first.
+    /// Finalists trained, the best first.
     ///
     /// # Errors
-    /// [`SearchError::NoFinalist`] where none of the best is measured within the limit,
-    /// [`SearchError::Interrupted`], or what training and measuring report.
+    /// [`SearchError::Interrupted`], or what training reports.
     pub fn decide(
         &mut self,
-        space: &GnnSpace,
-        trials: &[Trial],
-        limit_ns: Option<f64>,
+        mut finalists: Vec<Finalist>,
         config: &FinalConfig,
         seed: u64,
     ) -> Result<Vec<Finalist>, SearchError> {
-        let mut finalists = self.finalists(space, trials, limit_ns, config)?;
-        let more = config.final_runs.saturating_sub(config.runs) as usize;
-        let total = finalists.len() * config.runs as usize + more;
-        let mut done = 0;
-        for finalist in &mut finalists {
-            self.train(finalist, config.runs, seed, (&mut done, total))?;
-        }
+        let again = config.runs..config.final_runs;
+        let mut progress = (0, finalists.len() * config.runs as usize + again.clone().count());
+        let each = (0..finalists.len()).flat_map(|place| (0..config.runs).map(move |run| (place, run)));
+        self.train(&mut finalists, &each.collect::<Vec<_>>(), seed, &mut progress)?;
         let mean = |finalist: &Finalist| finalist.validation().map_or(0.0, |spread| spread.mean);
         finalists.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
-        if let Some(first) = finalists.first_mut() {
-            self.train(first, config.final_runs, seed, (&mut done, total))?;
-        }
+        self.train(&mut finalists, &again.map(|run| (0, run)).collect::<Vec<_>>(), seed, &mut progress)?;
         Ok(finalists)
     }
 
-    /// The best by their one training whose measured latency is within the limit.
-    fn finalists(
-        &mut self,
-        space: &GnnSpace,
-        trials: &[Trial],
-        limit_ns: Option<f64>,
-        config: &FinalConfig,
-    ) -> Result<Vec<Finalist>, SearchError> {
-        let limit = limit_ns.unwrap_or(f64::INFINITY);
-        let mut found = Vec::new();
-        let (mut tried, mut nearest) = (0, f64::INFINITY);
-        let most = config.finalists * MEASURED_PER_FINALIST;
-        for trial in ranked(trials, limit).into_iter().take(most) {
-            if found.len() == config.finalists {
-                break;
-            }
-            self.check()?;
-            let net = space.net(&trial.tokens);
-            let net = net.ok_or_else(|| SearchError::Config(format!("{} is of another space", trial.key)))?;
-            let measured_ns = (self.measure)(&net).map_err(SearchError::Problem)?;
-            tried += 1;
-            nearest = nearest.min(measured_ns);
-            // Infinite where the device cannot run it.
-            if measured_ns.is_finite() && measured_ns <= limit {
-                let predicted_ns = trial.latency_ns;
-                found.push(Finalist { net, predicted_ns, measured_ns, scores: Vec::new() });
-            }
-        }
-        if found.is_empty() {
-            return Err(SearchError::NoFinalist(match (limit_ns, nearest.is_finite()) {
-                _ if tried == 0 => "no trial was within the limit; raise --limit or --samples".to_owned(),
-                (Some(limit), true) => format!(
-                    "none of the {tried} best nets was measured within {}; the nearest took {}; raise --limit or --samples",
-                    Amount::Nanos(limit),
-                    Amount::Nanos(nearest)
-                ),
-                _ => format!("the device can run none of the {tried} best nets; give a --limit"),
-            }));
-        }
-        Ok(found)
-    }
-
-    /// Trains until there are `runs` scores; seeds follow that of the search, whose own is the first.
+    /// Trains finalists, each given by its place and the number of the training.
     fn train(
         &mut self,
-        finalist: &mut Finalist,
-        runs: u64,
+        finalists: &mut [Finalist],
+        trainings: &[(usize, u64)],
         seed: u64,
-        (done, total): (&mut usize, usize),
+        (done, total): &mut (usize, usize),
     ) -> Result<(), SearchError> {
-        for run in finalist.scores.len() as u64..runs {
-            self.check()?;
+        for some in trainings.chunks(portion(self.scorer)) {
             // The search's own training chose the net: it would bring its luck along.
-            let score = trained(&finalist.net, seed.wrapping_add(1 + run), self.scorer, self.cache);
-            let score = score.map_err(SearchError::Problem)?;
-            *done += 1;
-            self.monitor.tell(Event::Final { done: *done, total, validation: score.validation });
-            finalist.scores.push(score);
+            let training = |&(place, run): &(usize, u64)| {
+                let finalist: &Finalist = &finalists[place];
+                (finalist.net.clone(), seed.wrapping_add(1 + run))
+            };
+            let nets: Vec<(GnnNet, u64)> = some.iter().map(training).collect();
+            prepare(&nets, self.scorer, self.cache, self.monitor.stop).map_err(SearchError::Problem)?;
+            for (&(place, _), (net, seed)) in some.iter().zip(&nets) {
+                if self.monitor.stopped() {
+                    return Err(SearchError::Interrupted);
+                }
+                let score = trained(net, *seed, self.scorer, self.cache).map_err(SearchError::Problem)?;
+                *done += 1;
+                self.monitor.tell(Event::Final { done: *done, total: *total, validation: score.validation });
+                finalists[place].scores.push(score);
+            }
         }
         Ok(())
-    }
-
-    fn check(&self) -> Result<(), SearchError> {
-        if self.monitor.stopped() { Err(SearchError::Interrupted) } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::super::problem::tests::{Formula, cache, latency, trials};
     use super::*;
 
@@ -222,9 +224,10 @@ mod tests {
             }
         };
         let monitor = Monitor { watch: &mut watch, stop: &stop };
-        let mut jury = Jury { scorer: &mut formula, measure: &mut measure, cache: &mut cache, monitor };
+        let mut jury = Jury { scorer: &mut formula, cache: &mut cache, monitor };
         let space = GnnSpace::graphnas(50, 3);
-        let found = jury.decide(&space, &trials, Some(limit_ns), &CONFIG, 1);
+        let found = choose(&space, &trials, Some(limit_ns), &CONFIG, &mut measure, &stop)
+            .and_then(|chosen| jury.decide(chosen, &CONFIG, 1));
         assert!(told.iter().enumerate().all(|(place, &told)| told == (place + 1, 12)), "{told:?}");
         (found, formula.trained)
     }

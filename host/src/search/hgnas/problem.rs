@@ -1,12 +1,22 @@
 //! Graph nets as what is searched: a token space, somebody who trains a net, somebody who knows its
 //! latency, and the cache in between.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hanas_models::gnn::GnnNet;
 
 use super::cache::ScoreCache;
 use super::explore::{Problem, ProblemError, Score};
 use super::space::{GnnSpace, key};
-use super::tokens::TokenSpace;
+use super::tokens::{TokenSpace, Tokens};
+
+/// Nets for each that is trained at once in a portion: trainings take differently long, and only at a portion's
+/// end does one wait for another.
+const PORTION: usize = 4;
+
+/// Takes scores as they come, with their nets' places.
+pub type Keep<'a> = &'a mut dyn FnMut(usize, Score) -> Result<(), ProblemError>;
 
 /// Trains graph nets. The command line answers with the graph and torch, tests from a formula.
 pub trait Scorer {
@@ -15,6 +25,39 @@ pub trait Scorer {
     /// # Errors
     /// Whatever keeps it from training.
     fn score(&mut self, net: &GnnNet, seed: u64) -> Result<Score, ProblemError>;
+
+    /// How many nets it trains at once, where it is given several.
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    /// Trains several nets, each under its seed, and hands out every score as it comes. Begins with no other
+    /// when `stop` is set.
+    ///
+    /// # Errors
+    /// Whatever keeps it from training, or `keep` reports.
+    fn score_all(
+        &mut self,
+        nets: &[(GnnNet, u64)],
+        keep: Keep<'_>,
+        stop: &AtomicBool,
+    ) -> Result<(), ProblemError> {
+        for (place, (net, seed)) in nets.iter().enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            keep(place, self.score(net, *seed)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Nets that are best given to [`prepare`] at once.
+pub fn portion(scorer: &dyn Scorer) -> usize {
+    match scorer.at_once() {
+        0 | 1 => 1,
+        more => PORTION * more,
+    }
 }
 
 /// Answers with the latency of a net in nanoseconds, predicted or measured.
@@ -70,6 +113,47 @@ impl Problem for GnnProblem<'_> {
     fn score(&mut self, tokens: &[usize]) -> Result<Score, ProblemError> {
         trained(&self.net(tokens)?, self.seed, self.scorer, self.cache)
     }
+
+    fn at_once(&self) -> usize {
+        portion(self.scorer)
+    }
+
+    fn prepare(&mut self, list: &[&Tokens], stop: &AtomicBool) -> Result<(), ProblemError> {
+        let nets: Vec<(GnnNet, u64)> = list
+            .iter()
+            .map(|tokens| Ok((self.net(tokens)?, self.seed)))
+            .collect::<Result<_, ProblemError>>()?;
+        prepare(&nets, self.scorer, self.cache, stop)
+    }
+}
+
+/// The name of a training in the cache.
+fn name(net: &GnnNet, seed: u64) -> String {
+    format!("{}#{seed}", key(net))
+}
+
+/// Sees to it that these trainings are in the cache, several at once where the scorer does that; some are
+/// left out when `stop` is set meanwhile.
+///
+/// # Errors
+/// As [`trained`].
+pub fn prepare(
+    nets: &[(GnnNet, u64)],
+    scorer: &mut dyn Scorer,
+    cache: &mut ScoreCache,
+    stop: &AtomicBool,
+) -> Result<(), ProblemError> {
+    let mut seen = BTreeSet::new();
+    let mut is_new = |net: &GnnNet, seed| {
+        let name = name(net, seed);
+        cache.get(&name).is_none() && seen.insert(name)
+    };
+    let unknown: Vec<(GnnNet, u64)> = nets.iter().filter(|(net, seed)| is_new(net, *seed)).cloned().collect();
+    let mut keep = |place: usize, score| {
+        let (net, seed) = &unknown[place];
+        Ok(cache.put(&name(net, *seed), score)?)
+    };
+    scorer.score_all(&unknown, &mut keep, stop)
 }
 
 /// A net's score under a seed, out of the cache or trained and kept.
@@ -82,7 +166,7 @@ pub fn trained(
     scorer: &mut dyn Scorer,
     cache: &mut ScoreCache,
 ) -> Result<Score, ProblemError> {
-    let name = format!("{}#{seed}", key(net));
+    let name = name(net, seed);
     if let Some(score) = cache.get(&name) {
         return Ok(score);
     }
@@ -125,7 +209,7 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn cache(folder: &Path) -> ScoreCache {
-        let setting = Setting { child: "formula".to_owned(), data: "none".to_owned() };
+        let setting = Setting { child: "formula".to_owned(), data: "none".to_owned(), threads: 1 };
         ScoreCache::open(&folder.join("scores.jsonl"), setting).unwrap()
     }
 

@@ -25,4 +25,8 @@ impl Proposer for RandomSearch {
     }
 
     fn learn(&mut self, _: &[usize], _: f64) {}
+
+    fn ahead(&self) -> usize {
+        usize::MAX
+    }
 }

@@ -1,0 +1,211 @@
+//! What an experiment over graph nets found, as tables.
+
+use serde::Serialize;
+
+use super::output::Table;
+use crate::report::contrasts::{Contrast, Mean, Outcome};
+
+/// How many times faster than the control an arm without a limit has to be, the interval excluding 1.
+const FASTER: f64 = 1.5;
+/// Accuracy that it may lose beside that.
+const LOSS: f64 = 0.01;
+/// Accuracy that an arm under a limit has to gain, the interval excluding 0.
+const GAIN: f64 = 0.005;
+
+/// The arm, and under limits the arms, that success is registered for.
+const REGISTERED: &str = "both";
+
+/// What one search came to.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Row {
+    pub(super) arm: String,
+    pub(super) seed: u64,
+    pub(super) net: String,
+    /// Test accuracy over the final trainings.
+    pub(super) test: f64,
+    pub(super) test_sd: f64,
+    pub(super) trainings: usize,
+    pub(super) measured_ns: f64,
+    pub(super) limit_ns: Option<f64>,
+    pub(super) within_limit: Option<bool>,
+    pub(super) trustworthy: bool,
+}
+
+/// An arm over its seeds.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Summary {
+    pub(super) arm: String,
+    pub(super) seeds: usize,
+    /// Mean test accuracy of the seeds.
+    pub(super) test: Mean,
+    pub(super) measured_ms: Mean,
+    /// Against the control; none of the control itself.
+    #[serde(flatten)]
+    pub(super) against: Option<Against>,
+}
+
+/// An arm against its control, seed by seed.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Against {
+    pub(super) control: String,
+    /// Test accuracy over the control's.
+    pub(super) gain: Mean,
+    /// Logarithm of the control's latency over the arm's.
+    pub(super) log_speedup: Mean,
+    /// Success as registered, of the arms that it is registered for; a net over its limit is none.
+    pub(super) success: Option<bool>,
+}
+
+impl Against {
+    /// None where arm and control share no seed.
+    fn new(outcomes: &[Outcome], arm: &str, control: &str, limited: bool) -> Option<Self> {
+        let contrast = Contrast::new(outcomes, arm, control).filter(|_| arm != control)?;
+        let gain = contrast.accuracy;
+        let log_speedup = Mean { mean: -contrast.log_latency.mean, ..contrast.log_latency };
+        let surely = |mean: Mean| mean.half.is_some_and(|half| mean.mean > half);
+        let kept = outcomes.iter().all(|of| of.arm != arm || !of.over_budget);
+        let reached = if limited {
+            gain.mean >= GAIN && surely(gain) && kept
+        } else {
+            log_speedup.mean > FASTER.ln() && surely(log_speedup) && gain.mean >= -LOSS
+        };
+        let success = (arm.split('-').next() == Some(REGISTERED)).then_some(reached);
+        Some(Self { control: control.to_owned(), gain, log_speedup, success })
+    }
+}
+
+/// The arms that have searches to show, each with the control that it is held against.
+pub(super) fn summaries(arms: &[(&str, &str)], rows: &[Row]) -> Vec<Summary> {
+    let outcome = |row: &Row| Outcome {
+        arm: row.arm.clone(),
+        seed: row.seed,
+        accuracy: row.test,
+        latency_ns: row.measured_ns,
+        noisy: !row.trustworthy,
+        over_budget: row.within_limit == Some(false),
+    };
+    let outcomes: Vec<Outcome> = rows.iter().map(outcome).collect();
+    let summary = |&(arm, control): &(&str, &str)| {
+        let own: Vec<&Row> = rows.iter().filter(|row| row.arm == arm).collect();
+        let mean = |of: fn(&Row) -> f64| Mean::of(&own.iter().map(|row| of(row)).collect::<Vec<_>>());
+        let limited = own.iter().any(|row| row.limit_ns.is_some());
+        Some(Summary {
+            arm: arm.to_owned(),
+            seeds: own.len(),
+            test: mean(|row| row.test)?,
+            measured_ms: mean(|row| row.measured_ns / 1e6)?,
+            against: Against::new(&outcomes, arm, control, limited),
+        })
+    };
+    arms.iter().filter_map(summary).collect()
+}
+
+/// The nets, one a search.
+pub(super) fn nets_table(rows: &[Row]) -> Table {
+    let mut table = Table::new(&["arm", "seed", "net", "test %", "sd", "ms", "limit ms", "verdict"]);
+    for row in rows {
+        let marks =
+            [(row.within_limit == Some(false), "over the limit"), (!row.trustworthy, "not trustworthy")];
+        let verdict: Vec<&str> = marks.iter().filter(|(holds, _)| *holds).map(|(_, mark)| *mark).collect();
+        let ms = |ns: f64| format!("{:.3}", ns / 1e6);
+        table.row(vec![
+            row.arm.clone(),
+            row.seed.to_string(),
+            row.net.clone(),
+            format!("{:.2}", 100.0 * row.test),
+            format!("{:.2}", 100.0 * row.test_sd),
+            ms(row.measured_ns),
+            row.limit_ns.map_or_else(String::new, ms),
+            verdict.join("; "),
+        ]);
+    }
+    table
+}
+
+/// The arms, with 95% intervals where there are several seeds.
+pub(super) fn arms_table(arms: &[Summary]) -> Table {
+    let mut table =
+        Table::new(&["arm", "seeds", "test %", "ms", "against", "points", "times faster", "success"]);
+    let interval = |of: Mean, show: &dyn Fn(f64) -> f64| {
+        let text = |value: f64| format!("{:.2}", show(value));
+        let Mean { mean, half } = of;
+        half.map_or_else(
+            || text(mean),
+            |half| format!("{} ({} to {})", text(mean), text(mean - half), text(mean + half)),
+        )
+    };
+    let percent = |value: f64| 100.0 * value;
+    for Summary { arm, seeds, test, measured_ms, against } in arms {
+        let mut cells = vec![arm.clone(), seeds.to_string()];
+        cells.extend([interval(*test, &percent), interval(*measured_ms, &|value| value)]);
+        cells.extend(against.as_ref().map_or_else(Default::default, |of| {
+            let success = of.success.map_or("", |success| if success { "yes" } else { "no" });
+            let faster = interval(of.log_speedup, &f64::exp);
+            [of.control.clone(), interval(of.gain, &percent), faster, success.to_owned()]
+        }));
+        table.row(cells);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(arm: &str, seed: u64, test: f64, measured_ns: f64) -> Row {
+        Row {
+            arm: arm.to_owned(),
+            seed,
+            net: "net".to_owned(),
+            test,
+            test_sd: 0.01,
+            trainings: 10,
+            measured_ns,
+            limit_ns: None,
+            within_limit: None,
+            trustworthy: true,
+        }
+    }
+
+    const ARMS: [(&str, &str); 2] = [("graphnas", "graphnas"), ("both", "graphnas")];
+
+    fn against(rows: &[Row]) -> Against {
+        summaries(&ARMS, rows)[1].against.clone().unwrap()
+    }
+
+    #[test]
+    fn arms_are_held_against_the_control_of_their_seed() {
+        let rows = [row("graphnas", 1, 0.8, 8e6), row("both", 1, 0.79, 2e6), row("both", 2, 0.5, 1e6)];
+        let found = summaries(&ARMS, &rows);
+        assert_eq!(found.iter().map(|of| of.seeds).collect::<Vec<_>>(), [1, 2]);
+        assert!(found[0].against.is_none());
+        let both = against(&rows);
+        assert!((both.log_speedup.mean.exp() - 4.0).abs() < 1e-12 && both.log_speedup.half.is_none());
+        assert!(
+            (both.gain.mean + 0.01).abs() < 1e-12 && both.success == Some(false),
+            "one seed decides nothing"
+        );
+        let table = arms_table(&found).to_csv();
+        assert!(table.contains("both,2") && table.contains("4.00,no"), "{table}");
+        assert!(nets_table(&rows).to_csv().lines().nth(1).unwrap().ends_with("80.00,1.00,8.000,,"));
+    }
+
+    #[test]
+    fn success_is_the_registered_one() {
+        let seeds = |arm: &str, tests: [f64; 3], ms: [f64; 3], limit_ns: Option<f64>| {
+            let row =
+                |place: usize| Row { limit_ns, ..row(arm, place as u64 + 1, tests[place], 1e6 * ms[place]) };
+            (0..3).map(row).collect::<Vec<_>>()
+        };
+        let success = |tests, ms, limit| {
+            let control = seeds("graphnas", [0.82; 3], [30.0; 3], limit);
+            against(&[control, seeds("both", tests, ms, limit)].concat()).success.unwrap()
+        };
+        assert!(success([0.82, 0.81, 0.815], [10.0, 9.0, 11.0], None));
+        assert!(!success([0.82, 0.81, 0.79], [10.0, 9.0, 11.0], None), "more than a point is lost");
+        assert!(!success([0.82; 3], [10.0, 9.0, 60.0], None), "the interval holds 1");
+        assert!(!success([0.82; 3], [25.0; 3], None), "surely, but little");
+        assert!(success([0.83, 0.829, 0.831], [40.0; 3], Some(5e7)));
+        assert!(!success([0.86, 0.82, 0.82], [10.0; 3], Some(5e7)), "the interval holds 0");
+    }
+}

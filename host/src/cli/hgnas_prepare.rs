@@ -1,0 +1,234 @@
+//! What a search over graph nets stands on: a space, random nets that were measured, a reward, a latency
+//! predictor, and a folder of its own.
+
+use hanas_models::gnn::layout::{Layout, Widths};
+use hanas_models::gnn::{GnnNet, Reading};
+
+use super::Usage;
+use super::context::Global;
+use super::graph::saved_space;
+use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SpaceArg};
+use super::hgnas_latencies::{Measured, measured};
+use super::hgnas_timer::GnnTimer;
+use super::space::Mode;
+use super::turns::{Turn, Turns};
+use crate::data::graph::{GraphData, load};
+use crate::data::stream::{Purpose, stream};
+use crate::latency::graph::GraphShape;
+use crate::link::Session;
+use crate::profile::graph_candidates::GraphSubject;
+use crate::search::SearchError;
+use crate::search::hgnas::explore::Settings;
+use crate::search::hgnas::finals::FinalConfig;
+use crate::search::hgnas::predictor::{Gate, Predictor, PredictorConfig, Target};
+use crate::search::hgnas::record::{GnnRunRecord, METHOD};
+use crate::search::hgnas::reward::{OMEGA, Objective, Reward, median, quantile};
+use crate::search::hgnas::space::GnnSpace;
+use crate::search::meter::Amount;
+use crate::search::run::{Kind, RunDir, RunError, SCHEMA_VERSION};
+use crate::train::child::ChildConfig;
+
+/// The run's latency predictor.
+const PREDICTOR: &str = "predictor.safetensors";
+/// Random nets whose predicted latencies tell whether a limit can be met.
+const LIMIT_NETS: usize = 2_000;
+
+/// What a search stands on.
+pub(super) struct Ground {
+    /// The run's folder.
+    pub(super) dir: RunDir,
+    /// What is asked for.
+    pub(super) record: GnnRunRecord,
+    /// How its children are trained.
+    pub(super) child: ChildConfig,
+    /// Its graph, as it is measured.
+    pub(super) subject: GraphSubject,
+    /// The random nets.
+    pub(super) measured: Measured,
+    /// What is made of them.
+    pub(super) predictor: Predictor,
+    /// Nobody else searches in that folder meanwhile.
+    _alone: Turn,
+}
+
+/// Measures random nets, or finds them measured, and makes of them what the search needs; begins the run, or
+/// finds it begun.
+pub(super) fn prepare(
+    global: &Global,
+    args: &HgnasArgs,
+    data: &GraphData,
+    turns: &Turns,
+) -> anyhow::Result<Ground> {
+    let (child, finals) = (args.child(), args.finals()?);
+    child.check().map_err(Usage)?;
+    let subject = GraphSubject::new(args.task.data.name(), &data.graph, &data.features, data.classes);
+    let (space, measured, alone) = {
+        let _turn = turns.measure()?;
+        let mut session = global.connect(&args.device)?;
+        let space = space(global, args, data, &session)?;
+        vacant(args, &space, &child, &finals)?;
+        std::fs::create_dir_all(&args.out)?;
+        let alone = Turns::alone(&args.out)?;
+        let nets = nets_to_measure(args, data, &space);
+        let mut timer = GnnTimer::new(&mut session, &subject, child.reading);
+        let measured = measured(global, args, data, &nets, &mut timer)?;
+        (space, measured, alone)
+    };
+    let _turn = turns.train()?;
+    let reward = reward(args, &measured)?;
+    // Before there is a run: whoever has to measure more for its gate gives the same folder.
+    let predictor = predictor(global, args, data, &measured.known(), child.reading)?;
+    if let Some(limit_ns) = reward.limit_ns {
+        reachable(&space, limit_ns, &predictor, args.seed)?;
+    }
+    let record = GnnRunRecord {
+        schema_version: SCHEMA_VERSION,
+        method: METHOD.to_owned(),
+        task: args.task.name.clone(),
+        device: args.device.device.clone(),
+        space,
+        strategy: args.strategy(),
+        settings: Settings { samples: args.samples(), seed: args.seed, reward },
+        child: serde_json::to_string(&child)?,
+        finals,
+    };
+    let dir = RunDir::create(&args.out, &record)?;
+    predictor.save(&dir.file(PREDICTOR))?;
+    Ok(Ground { dir, record, child, subject, measured, predictor, _alone: alone })
+}
+
+/// Refuses a folder that holds another run, before anything is measured for it. T and a limit's quantile are
+/// not known yet; whether they are the run's is seen when they are.
+fn vacant(
+    args: &HgnasArgs,
+    space: &GnnSpace,
+    child: &ChildConfig,
+    finals: &FinalConfig,
+) -> anyhow::Result<()> {
+    let path = &args.out;
+    if !path.join("run.json").exists() {
+        return Ok(());
+    }
+    let occupied = || RunError::Occupied { path: path.clone() };
+    let dir = RunDir::open(path)?;
+    if dir.kind()? != Kind::Graph {
+        return Err(occupied().into());
+    }
+    let old = GnnRunRecord::load(&dir)?;
+    let Settings { samples, seed, reward } = old.settings;
+    let same_reward =
+        matches!(reward.objective, Objective::Latency { .. }) == (args.reward == RewardArg::Latency);
+    let same_limit = match args.limit {
+        None => reward.limit_ns.is_none(),
+        Some(Limit::Nanos(ns)) => reward.limit_ns == Some(ns),
+        Some(Limit::Quantile(_)) => reward.limit_ns.is_some(),
+    };
+    let same = (old.task == args.task.name && old.device == args.device.device)
+        && (old.space == *space && old.strategy == args.strategy())
+        && (samples, seed) == (args.samples(), args.seed)
+        && (old.child == serde_json::to_string(child)? && old.finals == *finals);
+    if same && same_reward && same_limit { Ok(()) } else { Err(occupied().into()) }
+}
+
+/// Whether a search can begin: its graph is there, the device answers, and its space is built.
+pub(super) fn ready(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
+    let data = load(&args.task.data, &args.data)?;
+    space(global, args, &data, &global.connect(&args.device)?).map(drop)
+}
+
+/// The space; HGNAS's pairs are those of the last space built in the search's mode.
+fn space(global: &Global, args: &HgnasArgs, data: &GraphData, session: &Session) -> anyhow::Result<GnnSpace> {
+    let (features, classes) = (data.features.width(), data.classes);
+    if args.space == SpaceArg::Graphnas {
+        return Ok(GnnSpace::graphnas(features, classes));
+    }
+    let mut store = global.existing_store()?;
+    let device = store.device_id(session.facts())?;
+    let mode = if args.paper { Mode::Paper } else { Mode::Project };
+    let saved = saved_space(&store, device, &args.task.name, Some(mode))?;
+    let pairs = saved.value.choices().iter().map(|&[heads, dim]| (heads, dim)).collect();
+    Ok(GnnSpace::hgnas(features, classes, pairs, !args.paper)?)
+}
+
+/// Random nets by turns of GraphNAS's space, whose latencies T and quantiles are of, and of the space.
+fn nets_to_measure(args: &HgnasArgs, data: &GraphData, space: &GnnSpace) -> Vec<GnnNet> {
+    let grid = GnnSpace::graphnas(data.features.width(), data.classes);
+    // Streams of their own: whatever the space, T and the limit's quantile are of the same nets.
+    let [mut grids, mut others] = [2, 3].map(|which| stream(args.seed, Purpose::RandomNets, 0, which));
+    let draw = |place: u32| {
+        let (from, rng) = if place.is_multiple_of(2) { (&grid, &mut grids) } else { (space, &mut others) };
+        from.net(&from.tokens().random(rng))
+    };
+    (0..args.latency_nets()).filter_map(draw).collect()
+}
+
+/// The reward; T and quantiles are of the even places, GraphNAS's nets.
+fn reward(args: &HgnasArgs, measured: &Measured) -> anyhow::Result<Reward> {
+    let grid: Vec<f64> = measured.nets.iter().step_by(2).filter_map(|of| of.1).collect();
+    let of = |share| quantile(&grid, share).ok_or_else(|| anyhow::anyhow!("no random net was measured"));
+    let limit_ns = match args.limit {
+        None => None,
+        Some(Limit::Nanos(ns)) => Some(ns),
+        Some(Limit::Quantile(share)) => Some(of(share)?),
+    };
+    let objective = match args.reward {
+        RewardArg::Accuracy => Objective::Accuracy,
+        RewardArg::Latency => {
+            let hundred = &grid[..grid.len().min(100)];
+            let reference_ns =
+                median(hundred).ok_or_else(|| anyhow::anyhow!("no random net was measured"))?;
+            Objective::Latency { reference_ns, omega: OMEGA }
+        }
+    };
+    Ok(Reward { objective, limit_ns })
+}
+
+/// Refuses a limit that no net of the space is likely to meet, before anything is trained for it.
+fn reachable(space: &GnnSpace, limit_ns: f64, predictor: &Predictor, seed: u64) -> Result<(), SearchError> {
+    let mut rng = stream(seed, Purpose::RandomNets, 1, 0);
+    let tokens = space.tokens();
+    let draws = (0..LIMIT_NETS).filter_map(|_| predictor.predict_ns(&space.net(&tokens.random(&mut rng))?));
+    let fastest = draws.fold(f64::INFINITY, f64::min);
+    if fastest <= limit_ns {
+        return Ok(());
+    }
+    let (fastest, limit) = (Amount::Nanos(fastest), Amount::Nanos(limit_ns));
+    Err(SearchError::NoFinalist(format!(
+        "the fastest of {LIMIT_NETS} random nets takes {fastest}, as predicted; raise --limit above that, from {limit}"
+    )))
+}
+
+/// The run's latency predictor, trained where there is none yet, and its gate.
+fn predictor(
+    global: &Global,
+    args: &HgnasArgs,
+    data: &GraphData,
+    measured: &[(GnnNet, f64)],
+    reading: Reading,
+) -> anyhow::Result<Predictor> {
+    let found = match Predictor::load(&args.out.join(PREDICTOR))? {
+        Some(found) => found,
+        None => {
+            let layout = Layout::new(&data.graph, Widths::Rounded);
+            let graph = GraphShape { nodes: data.nodes(), edges: layout.messages() as u32 };
+            let target = if args.paper { Target::Latency } else { Target::Residual { graph, reading } };
+            Predictor::train(measured, target, PredictorConfig::default(), args.seed)?
+        }
+    };
+    let test = found.test();
+    let tau = test.kendall_tau.unwrap_or(0.0);
+    if !global.quiet {
+        eprintln!(
+            "latency predictor: error {:.1}%, Kendall tau {tau:.3} on {} unseen nets",
+            100.0 * test.mape,
+            test.nets
+        );
+    }
+    if !Gate::NOISY.passes(test) && !args.allow_noisy {
+        anyhow::bail!(
+            "the latency predictor misses its gate (15%, tau .85); measure more with --latency-nets, quieten the device and delete {}, or go on with --allow-noisy",
+            args.latencies.clone().unwrap_or_else(|| args.out.join("latencies.jsonl")).display()
+        );
+    }
+    Ok(found)
+}
