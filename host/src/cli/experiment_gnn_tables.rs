@@ -38,7 +38,8 @@ pub(super) struct Summary {
     pub(super) seeds: usize,
     /// Mean test accuracy of the seeds.
     pub(super) test: Mean,
-    pub(super) measured_ms: Mean,
+    /// Logarithm of the measured latency in milliseconds: nets of an arm may differ tenfold.
+    pub(super) log_ms: Mean,
     /// Against the control; none of the control itself.
     #[serde(flatten)]
     pub(super) against: Option<Against>,
@@ -93,7 +94,7 @@ pub(super) fn summaries(arms: &[(&str, &str)], rows: &[Row]) -> Vec<Summary> {
             arm: arm.to_owned(),
             seeds: own.len(),
             test: mean(|row| row.test)?,
-            measured_ms: mean(|row| row.measured_ns / 1e6)?,
+            log_ms: mean(|row| (row.measured_ns / 1e6).ln())?,
             against: Against::new(&outcomes, arm, control, limited),
         })
     };
@@ -122,7 +123,7 @@ pub(super) fn nets_table(rows: &[Row]) -> Table {
     table
 }
 
-/// The arms, with 95% intervals where there are several seeds.
+/// The arms, with 95% intervals where there are several seeds; latencies as geometric means.
 pub(super) fn arms_table(arms: &[Summary]) -> Table {
     let mut table =
         Table::new(&["arm", "seeds", "test %", "ms", "against", "points", "times faster", "success"]);
@@ -135,9 +136,9 @@ pub(super) fn arms_table(arms: &[Summary]) -> Table {
         )
     };
     let percent = |value: f64| 100.0 * value;
-    for Summary { arm, seeds, test, measured_ms, against } in arms {
+    for Summary { arm, seeds, test, log_ms, against } in arms {
         let mut cells = vec![arm.clone(), seeds.to_string()];
-        cells.extend([interval(*test, &percent), interval(*measured_ms, &|value| value)]);
+        cells.extend([interval(*test, &percent), interval(*log_ms, &f64::exp)]);
         cells.extend(against.as_ref().map_or_else(Default::default, |of| {
             let success = of.success.map_or("", |success| if success { "yes" } else { "no" });
             let faster = interval(of.log_speedup, &f64::exp);
