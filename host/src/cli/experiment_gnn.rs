@@ -181,18 +181,19 @@ fn several_at_once(global: &Global, args: &GnnArgs, plans: &[Plan]) -> anyhow::R
     let search = |plan: &&Plan| {
         let name = format!("{}-s{}", plan.arm, plan.seed);
         let command = [words(&["search"]), plan.words.clone()].concat();
-        let Err(error) = steps.run(&name, &command) else {
+        let ended = steps.run(&name, &command);
+        // One that has its net is done; whether its latency is to be trusted is told in the end.
+        if verified(&plan.folder).is_some() && !steps.ended() {
             eprintln!("{} seed {}: done", plan.arm, plan.seed);
             return Ok(());
-        };
+        }
+        let Err(error) = ended else { return Ok(()) };
         match error.downcast_ref::<StepFailed>() {
             Some(step) if step.code == NO_NET => {
                 let failure = Failed::new(plan, last_words(&steps.log(&name)));
                 failed.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
                 Ok(())
             }
-            // It has its net; whether its latency is to be trusted is told in the end.
-            Some(_) if verified(&plan.folder).is_some() => Ok(()),
             _ => Err(error),
         }
     };
