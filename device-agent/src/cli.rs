@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::connection;
 use crate::facts::memory_bytes;
@@ -70,8 +71,12 @@ struct Serve {
     baud: u32,
     #[command(flatten)]
     runtime: RuntimeArgs,
-    /// Which processor the worker is bound to: a number, none, or auto (the last, if the runtime has
-    /// one thread).
+    /// What the device is called; boards of one kind need different names to have profiles of their own
+    /// [default: the system's host name].
+    #[arg(long)]
+    name: Option<String>,
+    /// Which processor a worker of one thread is bound to: a number below 64, none, or auto (the last, if
+    /// the runtime has one thread).
     #[arg(long, default_value = "auto", value_parser = read_pin)]
     pin: Pin,
     /// Address space that the worker may take [default: three quarters of the memory; with a GPU all, for
@@ -159,6 +164,12 @@ fn serve(serve: &Serve) -> Result<ExitCode> {
     if serve.quiet {
         log::only_trouble();
     }
+    serve.check()?;
+    if serve.link.stdio {
+        // A terminal's Ctrl-C reaches the host's children as well. It is the host's to handle: this agent
+        // ends with its stdin. Threads inherit what is blocked, so this comes before there are any.
+        SigSet::from(Signal::SIGINT).thread_block().context("cannot leave Ctrl-C to the host")?;
+    }
     let scratch =
         Scratch::new().context("no room for temporary files; set TMPDIR to a folder that can be written")?;
     let slot_file = scratch.path().join("slot");
@@ -204,6 +215,18 @@ impl Where {
 }
 
 impl Serve {
+    /// Whether arguments that are right each by itself go together.
+    fn check(&self) -> Result<()> {
+        let threads = self.runtime.threads;
+        if let Pin::Cpu(cpu) = self.pin {
+            anyhow::ensure!(
+                threads == 1,
+                "--pin {cpu} would put {threads} threads on one processor; leave it out, or take --threads 1"
+            );
+        }
+        Ok(())
+    }
+
     fn settings(&self, slot_file: PathBuf, cache_folder: PathBuf) -> Settings {
         // Where the system does not tell its memory, its own limits have to do.
         let most = if self.runtime.is_on_gpu() { 0 } else { memory_bytes() / 4 * 3 };
@@ -222,7 +245,13 @@ impl Serve {
             slot_file,
             run_limit: self.run_limit,
         };
-        Settings { worker, cache_folder, lease_ttl: self.lease_ttl, max_model_bytes: self.max_model }
+        Settings {
+            worker,
+            name: self.name.clone(),
+            cache_folder,
+            lease_ttl: self.lease_ttl,
+            max_model_bytes: self.max_model,
+        }
     }
 }
 
@@ -274,5 +303,14 @@ mod tests {
         assert!(Cli::try_parse_from(["hanas-agent", "serve", "--stdio", "--unix", "a"]).is_err());
         assert!(Cli::try_parse_from(["hanas-agent", "serve", "--stdio", "--runtime", "scripted"]).is_err());
         Cli::try_parse_from(["hanas-agent", "serve", "--tcp", "127.0.0.1:0"]).unwrap();
+    }
+
+    #[test]
+    fn several_threads_are_not_put_on_one_processor() {
+        for (options, good) in [("--pin 1", true), ("--threads 4", true), ("--pin 1 --threads 4", false)] {
+            let words = "hanas-agent serve --stdio".split(' ').chain(options.split(' '));
+            let Command::Serve(serve) = Cli::try_parse_from(words).unwrap().command else { unreachable!() };
+            assert_eq!(serve.check().is_ok(), good, "{options}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! A thread per connection reads. Writing goes through an [`Outbox`], which never blocks who sends: a
 //! socket takes what it can at once, the rest is left to the connection's own writer thread.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -27,6 +28,9 @@ pub const WINDOW: u16 = 16;
 
 /// Bytes in an outbox beyond which who fills it has to wait.
 pub const HIGH_WATER: usize = 1 << 20;
+
+/// Bytes that the writer thread takes at a time: what it has taken, a new host on the link has to wait for.
+const PIECE: usize = 4096;
 
 /// Connections served at once; each has threads and buffers.
 const MAX_CONNECTIONS: usize = 128;
@@ -67,7 +71,7 @@ pub struct Outbox {
 
 #[derive(Debug)]
 struct Pending {
-    bytes: Vec<u8>,
+    bytes: VecDeque<u8>,
     /// The writer thread is at it; nobody may overtake it.
     writing: bool,
     closed: bool,
@@ -78,7 +82,8 @@ impl Outbox {
     /// An empty one for a stream that may be a socket.
     #[must_use]
     pub fn new(socket: Option<OwnedFd>, peer: String) -> Self {
-        let pending = Pending { bytes: Vec::new(), writing: false, closed: false, last_sent: Instant::now() };
+        let (bytes, last_sent) = (VecDeque::new(), Instant::now());
+        let pending = Pending { bytes, writing: false, closed: false, last_sent };
         Self { pending: Mutex::new(pending), changed: Condvar::new(), socket, peer }
     }
 
@@ -86,8 +91,19 @@ impl Outbox {
     pub fn push(&self, frames: &[u8]) {
         let mut pending = self.pending();
         if !pending.closed {
-            pending.bytes.extend_from_slice(frames);
+            pending.bytes.extend(frames);
         }
+    }
+
+    /// Drops what waits to be sent.
+    pub fn clear(&self) {
+        let mut pending = self.pending();
+        if !pending.bytes.is_empty() {
+            pending.bytes.clear();
+            // What was sent of it may end within a frame, which this ends.
+            pending.bytes.push_back(0);
+        }
+        self.changed.notify_all();
     }
 
     /// Sends what is there, without blocking.
@@ -102,7 +118,7 @@ impl Outbox {
         {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             // An error shows again in the reader or the writer thread, which end the connection.
-            let sent = rustix::net::send(socket, &pending.bytes, flags).unwrap_or(0);
+            let sent = rustix::net::send(socket, pending.bytes.as_slices().0, flags).unwrap_or(0);
             pending.bytes.drain(..sent);
         }
         if !pending.bytes.is_empty() {
@@ -141,7 +157,7 @@ impl Outbox {
     pub fn close(&self) {
         let mut pending = self.pending();
         pending.closed = true;
-        pending.bytes = Vec::new();
+        pending.bytes = VecDeque::new();
         if let Some(socket) = &self.socket {
             // Fails only where the other side was first.
             rustix::net::shutdown(socket, Shutdown::Both).ok();
@@ -152,7 +168,7 @@ impl Outbox {
     /// The writer thread: writes what could not be sent at once, until closed or the link fails.
     fn write_to(&self, writer: &mut dyn Write) {
         loop {
-            let bytes = {
+            let piece: Vec<u8> = {
                 let mut pending = self.pending();
                 while pending.bytes.is_empty() && !pending.closed {
                     pending = self.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
@@ -161,9 +177,10 @@ impl Outbox {
                     return;
                 }
                 pending.writing = true;
-                std::mem::take(&mut pending.bytes)
+                let length = pending.bytes.len().min(PIECE);
+                pending.bytes.drain(..length).collect()
             };
-            let written = writer.write_all(&bytes).and_then(|()| writer.flush());
+            let written = writer.write_all(&piece).and_then(|()| writer.flush());
             self.pending().writing = false;
             self.changed.notify_all();
             if written.is_err() {
@@ -223,8 +240,11 @@ fn feed(
         if let Step::Frame(payload) = step
             && let Ok(message) = message(payload)
         {
-            // A host that asks faster than it listens is heard no further.
-            outbox.wait_for_room();
+            // A host that asks faster than it listens is heard no further. A new one does not wait for what
+            // was meant for the one before it.
+            if !conversation.is_new_host(&message) {
+                outbox.wait_for_room();
+            }
             conversation.take(message, bytes.is_empty());
         }
     }
@@ -232,4 +252,49 @@ fn feed(
 
 fn message(payload: &[u8]) -> Result<ToAgent<'_>, FrameError> {
     decode(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Hands on each piece that it is given, when the test takes it.
+    struct Line(mpsc::SyncSender<Vec<u8>>);
+
+    impl Write for Line {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_new_host_on_a_slow_line_waits_for_little_of_what_the_one_before_left() {
+        let outbox = Arc::new(Outbox::new(None, String::new()));
+        let (line, other_end) = mpsc::sync_channel(0);
+        let writing = {
+            let outbox = Arc::clone(&outbox);
+            thread::spawn(move || outbox.write_to(&mut Line(line)))
+        };
+        outbox.send(&vec![7; HIGH_WATER]);
+        assert_eq!(other_end.recv().unwrap(), [7; PIECE]);
+        outbox.clear();
+        outbox.send(b"welcome\0");
+        let mut heard: Vec<u8> = Vec::new();
+        while !heard.ends_with(b"welcome\0") {
+            heard.extend(other_end.recv().unwrap());
+        }
+        let (old, new) = heard.split_at(heard.len() - b"\0welcome\0".len());
+        assert_eq!(new, b"\0welcome\0", "the frame that was cut is ended");
+        assert!(old.len() <= PIECE && old.iter().all(|&byte| byte == 7), "{} bytes", old.len());
+        outbox.close();
+        drop(other_end);
+        writing.join().unwrap();
+    }
 }

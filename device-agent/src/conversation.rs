@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use hanas_device_core::dialogue::{self, Agent};
 use hanas_proto::fault::FaultCode;
-use hanas_proto::handshake::{DIALECT, Hello, Welcome};
+use hanas_proto::handshake::{DIALECT, Hello, MAGIC, Welcome};
 use hanas_proto::measure::{LoadOptions, MeasurePlan};
 use hanas_proto::{Digest, ToAgent, ToHost};
 
@@ -59,6 +59,13 @@ impl Conversation {
     pub fn take(&mut self, message: ToAgent<'_>, is_last: bool) {
         self.is_last = is_last;
         dialogue::take(self, message);
+    }
+
+    /// Whether the message opens another session than the link's. What was left for that one is dropped then.
+    #[must_use]
+    pub fn is_new_host(&self, message: &ToAgent<'_>) -> bool {
+        let ToAgent::Hello(hello) = message else { return false };
+        hello.magic == MAGIC && hello.dialect == DIALECT && self.session != Some(hello.session)
     }
 
     /// The session's number; requests without a session are turned away before they get here.
@@ -117,9 +124,13 @@ impl Agent for Conversation {
         let peer = &outbox.peer;
         let supervisor = Arc::clone(&self.supervisor);
         let mut core = supervisor.core();
-        // One link carries one host: another session on it means that the old host is gone.
-        if let Some(old) = self.session.take_if(|old| *old != hello.session) {
-            core.end_session(old);
+        // One link carries one host: another session on it means that the old host is gone, and what was left
+        // for it would only be in the new one's way.
+        if self.session != Some(hello.session) {
+            if let Some(old) = self.session.take() {
+                core.end_session(old);
+            }
+            outbox.clear();
         }
         let Some(resumed) = core.greet(hello.session, host.clone(), hello.max_frame, &self.outbox) else {
             drop(core);

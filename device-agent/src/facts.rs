@@ -1,6 +1,7 @@
 //! What the device is, from the system's own files; the worker adds what only it knows.
 
 use std::fs;
+use std::num::NonZero;
 use std::thread;
 
 use hanas_device_core::dialogue::AGENT_VERSION;
@@ -58,14 +59,15 @@ impl From<Ready<'_>> for WorkerFacts {
 }
 
 impl Facts {
-    /// Reads them. What the system does not tell is empty or zero.
+    /// Reads them, for a device that has a name of its own or the system's. What the system does not tell is empty
+    /// or zero.
     #[must_use]
-    pub fn gather() -> Self {
+    pub fn gather(name: Option<&str>) -> Self {
         Self {
-            name: read("/proc/sys/kernel/hostname"),
+            name: name.map_or_else(|| read("/proc/sys/kernel/hostname"), cut),
             cpu: cpu_name(),
             os: cut(format!("Linux {}", read("/proc/sys/kernel/osrelease")).trim()),
-            cores: thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX)),
+            cores: cores(&fs::read_to_string("/proc/stat").unwrap_or_default()),
             memory_bytes: memory_bytes(),
         }
     }
@@ -89,6 +91,18 @@ impl Facts {
             clock_resolution_ns: worker.clock_resolution_ns,
         }
     }
+}
+
+/// Processors online: those whose times /proc/stat adds up, of which this process may have fewer.
+fn cores(stat: &str) -> u16 {
+    let is_processor = |line: &&str| {
+        line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))
+    };
+    let online = match stat.lines().filter(is_processor).count() {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        online => online,
+    };
+    u16::try_from(online).unwrap_or(u16::MAX)
 }
 
 /// The system's memory in bytes; zero where it is not told.
@@ -132,10 +146,17 @@ mod tests {
 
     #[test]
     fn the_system_tells_something() {
-        let facts = Facts::gather();
+        assert_eq!(Facts::gather(Some("pi2")).name, "pi2");
+        let facts = Facts::gather(None);
         assert!(facts.memory_bytes > 1 << 20);
         assert!(facts.cores >= 1);
         assert!(facts.os.starts_with("Linux "));
+    }
+
+    #[test]
+    fn processors_are_those_of_which_the_system_adds_up_the_times() {
+        assert_eq!(cores("cpu  9 9 9\ncpu0 1 2 3\ncpu1 1 2 3\ncpu3 1 2 3\nintr 12\nctxt 3\n"), 3);
+        assert!(cores("") >= 1);
     }
 
     #[test]

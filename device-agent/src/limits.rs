@@ -7,6 +7,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::settings::{Pin, WorkerSettings};
 
+/// Processors that can be told to hosts: those of a 64-bit mask.
+const TELLABLE: usize = 64;
+
 /// A limit that the system does not take.
 #[derive(Debug, thiserror::Error)]
 pub enum LimitError {
@@ -28,6 +31,12 @@ pub enum LimitError {
         /// Processors that could be had.
         usable: String,
     },
+    /// The host could not be told.
+    #[error(
+        "cannot be bound to processor {0}: hosts hear of the first {most}; take --pin none or one of them",
+        most = TELLABLE
+    )]
+    PinBeyond(usize),
 }
 
 /// Limits memory, switches core dumps off, binds the process. Returns the processors it is bound to
@@ -45,23 +54,42 @@ pub fn apply(settings: &WorkerSettings) -> Result<u64, LimitError> {
     let usable = usable_cpus();
     let cpu = match settings.pin {
         Pin::Off => None,
+        Pin::Cpu(cpu) if cpu >= TELLABLE => return Err(LimitError::PinBeyond(cpu)),
         Pin::Cpu(cpu) => Some(cpu),
-        // The last one: the first has the most interrupts to serve.
-        Pin::Auto => usable.last().copied().filter(|_| usable.len() > 1 && settings.threads == 1),
+        Pin::Auto => chosen(&usable, settings.threads),
     };
     let Some(cpu) = cpu else { return Ok(0) };
-    let refused = |error| LimitError::Pin { cpu, error, usable: format!("{usable:?}") };
-    if cpu >= CpuSet::MAX_CPU {
-        return Err(refused(io::ErrorKind::InvalidInput.into()));
-    }
+    let refused = |error: io::Error| LimitError::Pin { cpu, error, usable: format!("{usable:?}") };
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).map_err(|error| refused(error.into()))?;
-    Ok(u32::try_from(cpu).ok().and_then(|cpu| 1u64.checked_shl(cpu)).unwrap_or(0))
+    Ok(1u64 << cpu)
+}
+
+/// The processor of `--pin auto`: the last that can be told, for the first has the most interrupts to serve.
+/// None where there is no choice, or the threads need more than one.
+fn chosen(usable: &[usize], threads: u16) -> Option<usize> {
+    let last = usable.iter().rev().copied().find(|&cpu| cpu < TELLABLE);
+    last.filter(|_| usable.len() > 1 && threads == 1)
 }
 
 fn usable_cpus() -> Vec<usize> {
     // Without the call there is nothing to choose from, and so no binding.
     let set = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
     (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_processor_is_chosen_that_a_host_can_be_told() {
+        assert_eq!(chosen(&[0, 1, 2, 3], 1), Some(3));
+        assert_eq!(chosen(&(0..128).collect::<Vec<_>>(), 1), Some(63));
+        assert_eq!(chosen(&[60, 70, 80], 1), Some(60));
+        assert_eq!(chosen(&[70, 80], 1), None);
+        assert_eq!(chosen(&[2], 1), None);
+        assert_eq!(chosen(&[0, 1, 2, 3], 4), None);
+    }
 }

@@ -1,6 +1,6 @@
 //! The worker's process: started, ordered, killed, and its end put into words.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -83,7 +83,7 @@ impl WorkerProcess {
         let mut stdout = child.stdout.take().ok_or_else(missing)?;
         let stderr = child.stderr.take().ok_or_else(missing)?;
         let child = Arc::new(Mutex::new(child));
-        let slot_file = File::open(&settings.slot_file)?;
+        let slot_file = OpenOptions::new().read(true).write(true).open(&settings.slot_file)?;
         let words = thread::spawn(move || last_words(stderr));
         let ended = Arc::clone(&child);
         thread::spawn(move || {
@@ -107,6 +107,13 @@ impl WorkerProcess {
         })
     }
 
+    /// Gives a request's order: nothing is timed for it yet.
+    pub fn begin(&mut self, order: &[u8]) {
+        // Fails only on a disk that fails: then a death is laid at the door of the slot before.
+        self.slot_file.set_len(0).ok();
+        self.order(order);
+    }
+
     /// Gives an order. A worker that is no more is found out by its reports' end.
     pub fn order(&mut self, order: &[u8]) {
         self.used = true;
@@ -114,12 +121,12 @@ impl WorkerProcess {
         self.stdin.write_all(order).ok();
     }
 
-    /// The slot that the worker last began to time.
+    /// The slot that the worker last began to time for the request that it is at; none where it has not yet.
     #[must_use]
-    pub fn last_slot(&self) -> u16 {
+    pub fn last_slot(&self) -> Option<u16> {
         let mut slot = [0; 2];
         // Nothing was timed yet where the file is empty.
-        self.slot_file.read_exact_at(&mut slot, 0).map_or(0, |()| u16::from_le_bytes(slot))
+        self.slot_file.read_exact_at(&mut slot, 0).ok().map(|()| u16::from_le_bytes(slot))
     }
 
     /// Ends the process at once.

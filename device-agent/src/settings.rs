@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Settings {
     /// The worker's part.
     pub worker: WorkerSettings,
+    /// What the device is called to hosts; none: the system's host name.
+    pub name: Option<String>,
     /// Folder of content.
     pub cache_folder: PathBuf,
     /// How long a lost session keeps the device from others.

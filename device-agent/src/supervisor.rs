@@ -105,7 +105,7 @@ impl Supervisor {
                 StartError::Cache { folder: settings.cache_folder.display().to_string(), error }
             })?;
         let supervisor = Arc::new_cyclic(|me| Self {
-            facts: Facts::gather(),
+            facts: Facts::gather(settings.name.as_deref()),
             blobs: Mutex::new(blobs),
             core: Mutex::new(Core::new(Weak::clone(me))),
             changed: Condvar::new(),

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use client::{Agent, Client, PATIENCE, PLAN, Taken, What, assert_whole, command, timings};
 use hanas_models::layer::{Layer, LayerKind};
 use hanas_models::onnx::{Init, lower};
+use hanas_proto::fault::FaultCode;
 use hanas_proto::handshake::{DIALECT, Dialect, Hello, MAGIC};
 use hanas_proto::measure::{LoadOptions, MeasurePlan};
 use hanas_proto::{ToAgent, ToHost};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serialport::{SerialPort, TTYPort};
 
 fn conv() -> Vec<u8> {
@@ -120,6 +121,18 @@ fn over_stdin_and_stdout_as_through_ssh() {
 }
 
 #[test]
+fn over_stdin_and_stdout_an_interrupt_is_the_hosts_to_handle() {
+    let mut agent = command(&["--stdio"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut client = Client::new(agent.stdout.take().unwrap(), agent.stdin.take().unwrap());
+    talk(&mut client);
+    // As a terminal does, to all programs of its foreground.
+    kill_process(Pid::from_child(&agent), Signal::INT).unwrap();
+    talk(&mut client);
+    drop(client);
+    assert!(agent.wait().unwrap().success(), "it ends with its link");
+}
+
+#[test]
 fn another_dialect_is_refused_and_the_agents_own_named() {
     let agent = Agent::tcp(&["--runtime", "null"]);
     let mut client = agent.connect();
@@ -137,7 +150,9 @@ fn an_agent_that_knows_no_session_says_so() {
     let agent = Agent::tcp(&["--runtime", "null"]);
     let mut client = agent.connect();
     client.send(&ToAgent::Ping { id: 5 });
-    assert!(client.done(5).unwrap_err().text.contains("say hello first"));
+    let fault = client.done(5).unwrap_err();
+    assert_eq!(fault.code, FaultCode::NoSession);
+    assert!(fault.text.contains("say hello first"));
 }
 
 #[test]
@@ -191,6 +206,9 @@ fn the_command_line_refuses_what_is_not_safe_or_not_there() {
     let (code, text) = run(&["--tcp", "127.0.0.1:0", "--pin", "999"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("processor 999") && text.contains("--pin none"), "{text}");
+    let (code, text) = run(&["--tcp", "127.0.0.1:0", "--pin", "0", "--threads", "2"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("--threads 1") && text.lines().count() == 1, "{text}");
     let (code, text) = run(&["--serial", "/dev/no-such-port"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("/dev/no-such-port"), "{text}");

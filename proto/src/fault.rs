@@ -26,6 +26,8 @@ pub enum FaultCode {
     Busy,
     /// The agent itself failed (a full disk, say).
     Agent,
+    /// No session is open on this link: the agent was started anew, or its end of the link was.
+    NoSession,
 }
 
 impl core::fmt::Display for FaultCode {
@@ -41,6 +43,7 @@ impl core::fmt::Display for FaultCode {
             Self::WorkerDied => "worker died",
             Self::Busy => "busy",
             Self::Agent => "agent failure",
+            Self::NoSession => "no session",
         })
     }
 }

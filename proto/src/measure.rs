@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::fault::FaultCode;
 use crate::units::Nanos;
 
+/// Stands in [`JobEnd::Fault`] for the slot where none was begun yet.
+pub const NO_SLOT: u16 = u16::MAX;
+
 /// How a model is prepared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Schema)]
 pub struct LoadOptions {
@@ -143,7 +146,7 @@ pub enum JobEnd<'a> {
     Fault {
         /// What kind of trouble.
         code: FaultCode,
-        /// The slot being run.
+        /// The slot being run; [`NO_SLOT`] where none was begun yet.
         slot: u16,
         /// One line for a person.
         text: &'a str,

@@ -11,7 +11,7 @@ use hanas_proto::measure::{
 use hanas_proto::{Digest, Nanos, ToAgent, ToHost};
 
 /// As the schema stands. Other bytes below without another number here, or the reverse, is a mistake.
-const PINNED_FINGERPRINT: u64 = 0x0caa_380d_f8db_1575;
+const PINNED_FINGERPRINT: u64 = 0x32a3_6f7b_e4f3_1cb5;
 
 const DIGEST: Digest = Digest([0xdd; 32]);
 const DIGEST_HEX: &str = "dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd";
@@ -162,8 +162,9 @@ fn codes_have_their_numbers() {
         FaultCode::WorkerDied,
         FaultCode::Busy,
         FaultCode::Agent,
+        FaultCode::NoSession,
     ];
-    assert_eq!(codes.map(fault), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(codes.map(fault), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     let fills = [Fill::Random, Fill::Zeros, Fill::Ones].map(|fill| payload(&fill)[0]);
     assert_eq!(fills, [0, 1, 2]);
     assert_eq!([ModelForm::Onnx, ModelForm::Chip].map(|form| payload(&form)[0]), [0, 1]);
@@ -197,7 +198,7 @@ fn no_message_and_more_than_a_message_are_errors() {
     {
         assert!(decode::<ToAgent<'_>>(&bytes(hex)).is_err(), "{hex}");
     }
-    for hex in ["", "0d", "02", "02 ac02 00", "08 07 01 04", "0a 06 0a 0178", "0a 06 05 0578"] {
+    for hex in ["", "0d", "02", "02 ac02 00", "08 07 01 04", "0a 06 0b 0178", "0a 06 05 0578"] {
         assert!(decode::<ToHost<'_>>(&bytes(hex)).is_err(), "{hex}");
     }
 }

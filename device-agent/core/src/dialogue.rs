@@ -49,7 +49,7 @@ pub fn take(agent: &mut impl Agent, message: ToAgent<'_>) {
         // An agent that was started anew knows no sessions: better told than left waiting.
         if let Some(id) = request_id(&message) {
             let text = "no session is open on this link; say hello first";
-            agent.say(&ToHost::Fault { id, code: FaultCode::BadRequest, text });
+            agent.say(&ToHost::Fault { id, code: FaultCode::NoSession, text });
         }
         return;
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hanas_proto::ToHost;
 use hanas_proto::fault::FaultCode;
-use hanas_proto::measure::{Block, Body, JobEnd};
+use hanas_proto::measure::{Block, Body, JobEnd, NO_SLOT};
 
 use super::Core;
 use crate::connection::Framer;
@@ -81,7 +81,7 @@ impl Core {
             match (started, &mut self.worker) {
                 (Ok(()), Some(worker)) => {
                     worker.stopped = false;
-                    worker.order(&request.order);
+                    worker.begin(&request.order);
                     session.running = Some(request);
                 }
                 (started, _) => {
@@ -95,13 +95,16 @@ impl Core {
 
     /// Ends the running request with a fault: a job by its last block, anything else by the answer.
     fn fail_running(&mut self, code: FaultCode, text: &str) {
-        let slot = self.worker.as_ref().map_or(0, WorkerProcess::last_slot);
+        let timed = self.worker.as_ref().and_then(WorkerProcess::last_slot);
         let Some(session) = self.holder.and_then(|number| self.sessions.get_mut(&number)) else { return };
         let Some(request) = session.running.take() else { return };
         let doing = match request.task {
             Task::Load { slot } => format!("loading slot {slot}"),
             Task::Infer { slot } => format!("running slot {slot}"),
-            Task::Measure { .. } => format!("timing slot {slot}"),
+            Task::Measure { .. } => match timed {
+                Some(slot) => format!("timing slot {slot}"),
+                None => "beginning a job".to_owned(),
+            },
             Task::Clear => "emptying the slots".to_owned(),
         };
         let text = format!("while {doing}: {text}");
@@ -109,6 +112,7 @@ impl Core {
             if session.answered(request.id).is_none() {
                 session.answer_end(request.id, self.framer.frame(&ToHost::Done { id: request.id }));
             }
+            let slot = timed.unwrap_or(NO_SLOT);
             end_job(session, &mut self.framer, job, JobEnd::Fault { code, slot, text: &text });
         } else {
             session.answer_end(request.id, self.framer.frame(&fault(request.id, code, &text)));

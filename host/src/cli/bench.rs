@@ -133,7 +133,8 @@ pub(super) fn time(
         match note {
             Note::Visit { candidate, serial, runs } => {
                 done += 1;
-                progress.at(done, "");
+                // A slow model gets more visits than were planned.
+                progress.at(total.min(done), "");
                 let visit = Visit { session: SessionId(0), round: serial, order: 0, samples: runs };
                 if candidate == 0 { found.null.push(visit) } else { found.visits.push(visit) }
             }
@@ -192,6 +193,7 @@ fn report<'a>(
     };
     let verdict = judge(&Evidence {
         models: &[timings.visits.as_slice()],
+        earlier: &[],
         contexts: &timings.contexts,
         clock_resolution_ns: clock,
         cores: facts.cores,
@@ -217,6 +219,8 @@ fn print(global: &Global, report: &Report<'_>) -> anyhow::Result<()> {
     match global.format {
         Format::Json => json(report),
         Format::Csv => {
+            // Beside the samples there is no place for it.
+            eprintln!("verdict: {}", report.verdict);
             let lines: Vec<String> = report.samples_ns.iter().map(u64::to_string).collect();
             text(&format!("sample_ns\n{}\n", lines.join("\n")))
         }

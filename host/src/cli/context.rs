@@ -1,15 +1,18 @@
 //! What commands share: the store, the device, the task, as the user named them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 
+use super::interrupt;
 use super::output::Format;
 use crate::link::inventory::{self, Inventory};
 use crate::link::session::Timeouts;
 use crate::link::{DeviceUrl, Session};
-use crate::store::{DeviceId, SampleQuery, Store};
+use crate::store::device::same_setting;
+use crate::store::{DeviceId, ModelSamples, SampleQuery, Store};
 use crate::task::{AnyTask, Task, is_graph_task};
 
 /// Options of every command.
@@ -32,6 +35,9 @@ pub(super) struct Global {
 /// Seconds to wait while another session holds the device, where no option says so.
 pub(super) const QUEUE_TIMEOUT: u64 = 600;
 
+/// Seconds that one load or run may take, where no option says so.
+pub(super) const RUN_TIMEOUT: u64 = 300;
+
 /// Which device.
 #[derive(Debug, Clone, Args)]
 pub(super) struct DeviceArg {
@@ -41,6 +47,16 @@ pub(super) struct DeviceArg {
     /// Seconds to wait while another session holds the device
     #[arg(long, default_value_t = QUEUE_TIMEOUT, value_name = "SECONDS")]
     pub(super) queue_timeout: u64,
+    /// Seconds that one load or run may take; more than the agent's --run-limit
+    #[arg(long, default_value_t = RUN_TIMEOUT, value_name = "SECONDS")]
+    pub(super) run_timeout: u64,
+}
+
+impl DeviceArg {
+    /// A device that no option of its own was given for.
+    pub(super) const fn new(device: String, queue_timeout: u64) -> Self {
+        Self { device, queue_timeout, run_timeout: RUN_TIMEOUT }
+    }
 }
 
 /// Which task.
@@ -84,9 +100,13 @@ impl Global {
 
     /// A session with the device; tells on stderr while another session holds it.
     pub(super) fn connect(&self, device: &DeviceArg) -> anyhow::Result<Session> {
-        let timeouts =
-            Timeouts { queue: std::time::Duration::from_secs(device.queue_timeout), ..Timeouts::default() };
+        let timeouts = Timeouts {
+            queue: Duration::from_secs(device.queue_timeout),
+            run: Duration::from_secs(device.run_timeout),
+            ..Timeouts::default()
+        };
         let mut session = Session::open(&self.resolve(&device.device)?, timeouts)?;
+        session.when_asked_to_end(interrupt::asked);
         let name = device.device.clone();
         let mut told = false;
         session.when_queued(move |ahead| {
@@ -112,7 +132,7 @@ impl Global {
 }
 
 /// A device as the store knows it, found without asking the device itself: the one that was profiled for
-/// the task last, or the one whose board, row number or address is named.
+/// the task last, or the one whose board or row number is named.
 pub(super) fn stored_device(
     store: &Store,
     wanted: Option<&str>,
@@ -137,7 +157,57 @@ pub(super) fn stored_device(
             return Ok(id);
         }
     }
-    anyhow::bail!("{} (looked for a device named '{wanted}')", nothing_profiled(task, batch))
+    // A board whose kernel or agent was renewed since has another row, and the same timings.
+    if let Some(asked) = wanted.parse().ok().map(|row| store.device(DeviceId(row))).transpose()?.flatten() {
+        for id in devices.iter().copied() {
+            if store.device(id)?.is_some_and(|device| same_setting(&device, &asked)) {
+                return Ok(id);
+            }
+        }
+    }
+    let known: Vec<String> =
+        devices.iter().filter_map(|&id| Some(format!("{} {}", id.0, store.device(id).ok()??.name))).collect();
+    if known.is_empty() {
+        anyhow::bail!(nothing_profiled(task, batch));
+    }
+    anyhow::bail!(
+        "the store has no device '{wanted}' with a profile of {task}; boards go by the name that they gave or by their row: {}",
+        known.join(", ")
+    )
+}
+
+/// Whether sessions that were judged not trustworthy count.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct TrustArg {
+    /// Leave out sessions that were judged not trustworthy
+    #[arg(long)]
+    trustworthy: bool,
+}
+
+impl TrustArg {
+    /// The query as asked, and its samples, with a note on stderr where sessions disagree in their verdicts.
+    pub(super) fn samples<'q>(
+        self,
+        store: &Store,
+        query: SampleQuery<'q>,
+    ) -> anyhow::Result<(SampleQuery<'q>, Vec<ModelSamples>)> {
+        let strict = SampleQuery { only_trustworthy: true, ..query };
+        let (all, trusted) = (store.covered_sessions(&query)?.len(), store.covered_sessions(&strict)?.len());
+        if self.trustworthy {
+            anyhow::ensure!(
+                trusted > 0 || all == 0,
+                "none of the {all} sessions was judged trustworthy; profile with --again, or do without --trustworthy"
+            );
+            return Ok((strict, store.samples(&strict)?));
+        }
+        if (1..all).contains(&trusted) {
+            let doubted = all - trusted;
+            eprintln!(
+                "note: {doubted} of {all} sessions not judged trustworthy; --trustworthy leaves them out"
+            );
+        }
+        Ok((query, store.samples(&query)?))
+    }
 }
 
 fn nothing_profiled(task: &str, batch: u32) -> String {

@@ -91,10 +91,10 @@ fn add(global: &Global, name: String, url: &str) -> anyhow::Result<()> {
 
 fn remove(global: &Global, name: &str) -> anyhow::Result<()> {
     let mut inventory = global.inventory()?;
-    inventory
-        .devices
-        .remove(name)
-        .with_context(|| format!("there is no device '{name}'; `hanas device list` names them"))?;
+    if inventory.devices.remove(name).is_none() {
+        let text = format!("there is no device '{name}'; `hanas device list` names them");
+        return Err(super::Usage(text).into());
+    }
     Ok(inventory.write(&global.inventory_path())?)
 }
 
@@ -114,8 +114,8 @@ fn list(global: &Global) -> anyhow::Result<()> {
     }
 }
 
-fn arg(device: String) -> DeviceArg {
-    DeviceArg { device, queue_timeout: 10 }
+const fn arg(device: String) -> DeviceArg {
+    DeviceArg::new(device, 10)
 }
 
 fn info(global: &Global, device: String) -> anyhow::Result<()> {

@@ -7,10 +7,10 @@ use hanas_proto::handshake::ModelForm;
 use hanas_proto::measure::LoadOptions;
 use serde::Serialize;
 
-use super::context::{DeviceArg, Global};
+use super::context::{DeviceArg, Global, RUN_TIMEOUT};
 use super::output::{Format, Table, json, text};
 use super::sampling::SamplingArgs;
-use super::{bench, device};
+use super::{Interrupted, bench, device};
 use crate::latency::verdict::{Evidence, judge};
 use crate::latency::{Statistic, estimate};
 use crate::link::probe;
@@ -21,8 +21,21 @@ use crate::store::ModelSpec;
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
     /// A device to examine as well: a name or an address
+    #[arg(value_name = "DEVICE")]
+    examined: Option<String>,
+    /// The same
+    #[arg(long, short, value_name = "DEVICE", conflicts_with = "examined")]
     device: Option<String>,
+    /// Seconds to wait while another session holds the device
+    #[arg(long, default_value_t = QUEUE_TIMEOUT, value_name = "SECONDS")]
+    queue_timeout: u64,
+    /// Seconds that one load or run may take
+    #[arg(long, default_value_t = RUN_TIMEOUT, value_name = "SECONDS")]
+    run_timeout: u64,
 }
+
+/// Seconds to wait, where no option says so: that a device is in use is a finding too.
+const QUEUE_TIMEOUT: u64 = 10;
 
 #[derive(Serialize)]
 struct Finding {
@@ -40,8 +53,18 @@ struct Findings {
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<()> {
     let mut findings = host(global);
-    if let Some(device) = &args.device {
-        examine(global, device, &mut findings)?;
+    let examined = match args.examined.as_ref().or(args.device.as_ref()) {
+        Some(device) => {
+            let (queue_timeout, run_timeout) = (args.queue_timeout, args.run_timeout);
+            let device = DeviceArg { device: device.clone(), queue_timeout, run_timeout };
+            examine(global, &device, &mut findings)
+        }
+        None => Ok(()),
+    };
+    if let Err(error) = &examined
+        && !error.is::<Interrupted>()
+    {
+        findings.push(finding("device", false, format!("{error:#}"), ""));
     }
     let all_good = findings.iter().all(|finding| finding.good);
     let report = Findings { findings };
@@ -57,6 +80,8 @@ pub(super) fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<()> {
             text(&if format == Format::Csv { table.to_csv() } else { table.to_text() })?;
         }
     }
+    // What ended the examination has an exit code of its own.
+    examined?;
     anyhow::ensure!(all_good, "what is marked !! spoils measurements or stops commands");
     Ok(())
 }
@@ -92,8 +117,8 @@ fn host(global: &Global) -> Vec<Finding> {
     list
 }
 
-fn examine(global: &Global, name: &str, list: &mut Vec<Finding>) -> anyhow::Result<()> {
-    let mut session = global.connect(&DeviceArg { device: name.to_owned(), queue_timeout: 10 })?;
+fn examine(global: &Global, device: &DeviceArg, list: &mut Vec<Finding>) -> anyhow::Result<()> {
+    let mut session = global.connect(device)?;
     for (fact, value) in device::described(session.facts()) {
         list.push(finding(fact, true, value, ""));
     }
@@ -103,12 +128,13 @@ fn examine(global: &Global, name: &str, list: &mut Vec<Finding>) -> anyhow::Resu
         "on the device: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor";
     list.push(finding("governor", good, if good { "steady" } else { "changes with load" }.to_owned(), mend));
     let pinned = facts.pinned != 0 || facts.cores < 2;
-    list.push(finding(
-        "pinning",
-        pinned,
-        if pinned { "fixed" } else { "wanders" }.to_owned(),
-        "start the agent with --pin 1",
-    ));
+    let found = match facts.threads {
+        _ if pinned => "fixed".to_owned(),
+        0 | 1 => "wanders".to_owned(),
+        // Bound to one processor they would wait for one another.
+        threads => format!("none, for {threads} threads"),
+    };
+    list.push(finding("pinning", pinned || facts.threads > 1, found, "start the agent with --pin 1"));
 
     let mut round_trips: Vec<u128> = Vec::new();
     for _ in 0..50 {
@@ -137,6 +163,7 @@ fn examine(global: &Global, name: &str, list: &mut Vec<Finding>) -> anyhow::Resu
     list.push(finding("noise floor", true, found, ""));
     let verdict = judge(&Evidence {
         models: &[timings.visits.as_slice()],
+        earlier: &[],
         contexts: &timings.contexts,
         clock_resolution_ns: clock,
         cores: facts.cores,

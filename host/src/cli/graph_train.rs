@@ -11,6 +11,7 @@ use hanas_models::onnx::Init;
 use hanas_proto::Bytes;
 use serde::Serialize;
 
+use super::Usage;
 use super::context::{DeviceArg, Global};
 use super::graph::TaskArgs;
 use super::graph_answers::test_accuracy;
@@ -59,14 +60,15 @@ struct Report {
 
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
-    let data = args.task.load(args.data.as_deref())?;
-    let net = GnnNet::new(data.features.width(), data.classes, args.layers.clone());
     let config = ChildConfig {
         epochs: args.epochs,
         patience: args.patience,
         reading: args.task.reading(),
         ..ChildConfig::default()
     };
+    config.check().map_err(Usage)?;
+    let data = args.task.load(args.data.as_deref())?;
+    let net = GnnNet::new(data.features.width(), data.classes, args.layers.clone());
     let mut progress = Progress::new("epochs", u64::from(config.epochs), global.quiet);
     let mut tell = |epochs: u32, loss: f64| progress.at(u64::from(epochs), &format!("loss {loss:.3}"));
     let (result, weights) = ChildTrainer::new(&data).train_told(&net, &config, args.seed, &mut tell)?;
@@ -78,7 +80,7 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     }
     let device_test_accuracy = match &args.check_on {
         Some(device) => {
-            let device = DeviceArg { device: device.clone(), queue_timeout: QUEUE_SECONDS };
+            let device = DeviceArg::new(device.clone(), QUEUE_SECONDS);
             Some(test_accuracy(&mut global.connect(&device)?, &data, &onnx)?)
         }
         None => None,

@@ -159,7 +159,7 @@ impl<'a> Pipeline<'a> {
         if let Some(row) = self.finished.device {
             return Ok(row);
         }
-        let device = DeviceArg { device: self.manifest.device.clone(), queue_timeout: QUEUE_TIMEOUT };
+        let device = DeviceArg::new(self.manifest.device.clone(), QUEUE_TIMEOUT);
         let session = self.global.connect(&device)?;
         let row = self.global.existing_store()?.device_id(session.facts())?.0;
         self.finished.device = Some(row);

@@ -57,7 +57,7 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let device =
         device.ok_or_else(|| Usage("--reruns measures: name the device with --device".to_owned()))?;
-    let device = DeviceArg { device: device.to_owned(), queue_timeout: 600 };
+    let device = DeviceArg::new(device.to_owned(), 600);
     let mut session = global.connect(&device)?;
     let mut store = global.store()?;
     let id = store.device_id(session.facts())?;
@@ -74,7 +74,7 @@ pub(super) fn run(
         let have = vec![0; list.len()];
         let ended = recorder.measure(global, &mut session, &list, &have, &sampling, "rerun")?;
         let base = list.len() as u64 * u64::from(sampling.samples);
-        let racing = Racing { budget: (share * base as f64) as u64, ..Racing::default() };
+        let racing = Racing::in_portions(sampling.runs, (share * base as f64) as u64);
         let mut racer = Racer {
             global,
             device: &mut session,

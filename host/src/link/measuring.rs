@@ -106,12 +106,13 @@ impl Session {
         let job = reader.job;
         self.start(job, plan, reader)?;
         let mut acked = 0;
-        let mut stopping = false;
+        let mut stopping: Option<Patience> = None;
         let mut last_block = Instant::now();
         let mut patience = Patience::new(&self.url);
         let mut asked_for = None;
         loop {
             let (before, heard_before) = (reader.next, reader.heard);
+            let mut reconnected = false;
             let heard = self.hear(patience.left(), |message| Ok(reader.hear(message)));
             match heard {
                 Ok(Some(Heard::Answer(outcome))) => {
@@ -122,6 +123,7 @@ impl Session {
                 Err(LinkError::Gone { reason, .. }) => {
                     self.reconnect(&reason)?;
                     self.send(&ToAgent::Resume { job, next: reader.next })?;
+                    reconnected = true;
                 }
                 Err(error) => return Err(error),
             }
@@ -142,10 +144,14 @@ impl Session {
                 acked = reader.next;
                 self.send(&ToAgent::Ack { job, next: acked })?;
             }
-            if reader.stop && !stopping {
-                stopping = true;
-                let id = self.id();
-                self.send(&ToAgent::Stop { id, job })?;
+            // Blocks that come do not tell whether a stop was lost, so it has a patience of its own.
+            if reader.stop && !reader.stop_is_heard {
+                let again = stopping.as_mut().is_none_or(Patience::is_over);
+                if again || reconnected {
+                    let id = *reader.stop_id.get_or_insert_with(|| self.id());
+                    stopping.get_or_insert_with(|| Patience::new(&self.url));
+                    self.send(&ToAgent::Stop { id, job })?;
+                }
             }
             if last_block.elapsed() > self.timeouts.run {
                 return Err(LinkError::TimedOut { url: self.url.to_string(), limit: self.timeouts.run });
@@ -186,6 +192,10 @@ struct JobReader<'t> {
     /// Blocks of the job, in order or not.
     heard: u64,
     stop: bool,
+    /// The request to stop the job, once it was made.
+    stop_id: Option<u32>,
+    /// The agent answered it.
+    stop_is_heard: bool,
     lost: bool,
     /// The visit that came last, which the next block may go on with.
     visit: Option<(u16, u16, Vec<Nanos>)>,
@@ -194,10 +204,16 @@ struct JobReader<'t> {
 
 impl<'t> JobReader<'t> {
     fn new(job: u32, take: &'t mut dyn FnMut(Event) -> ControlFlow<()>) -> Self {
-        Self { job, next: 0, heard: 0, stop: false, lost: false, visit: None, take }
+        let (stop, stop_id, stop_is_heard) = (false, None, false);
+        Self { job, next: 0, heard: 0, stop, stop_id, stop_is_heard, lost: false, visit: None, take }
     }
 
     fn hear(&mut self, message: ToHost<'_>) -> Heard<Outcome> {
+        if let ToHost::Done { id } | ToHost::Fault { id, .. } = message
+            && self.stop_id == Some(id)
+        {
+            self.stop_is_heard = true;
+        }
         let ToHost::Block(Block { job, seq, body }) = message else {
             return Heard::Other;
         };

@@ -103,7 +103,7 @@ pub enum LinkError {
         url: String,
     },
     /// The agent lives but the request takes too long.
-    #[error("the agent at {url} did not finish within {limit:?}")]
+    #[error("the agent at {url} did not finish within {limit:?}; give it longer with --run-timeout")]
     TimedOut {
         /// The address.
         url: String,

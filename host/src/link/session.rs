@@ -13,9 +13,11 @@ mod requests;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hanas_proto::endpoints::{ToAgent, ToHost};
+use hanas_proto::fault::FaultCode;
 use hanas_proto::frame::{self, CRC_BYTES, Deframer, HANDSHAKE_PAYLOAD, Step, framed_len};
 use hanas_proto::handshake::ModelForm;
 
@@ -33,6 +35,9 @@ pub(crate) const MAX_FRAME: usize = (1 << 16) + 256;
 
 /// What a wait is for a person who watches: told once a second at most.
 pub type OnQueued = Box<dyn FnMut(u16) + Send>;
+
+/// A child that ended with the user's Ctrl-C may be seen before the Ctrl-C itself, by no more than this.
+const ASKED_WAIT: Duration = Duration::from_millis(200);
 
 /// An open session.
 pub struct Session {
@@ -55,6 +60,7 @@ pub struct Session {
     received: u64,
     last_heard: Instant,
     on_queued: Option<OnQueued>,
+    asked_to_end: Option<fn() -> bool>,
 }
 
 /// What the agent takes.
@@ -115,6 +121,7 @@ impl Session {
             received: 0,
             last_heard: Instant::now(),
             on_queued: None,
+            asked_to_end: None,
         };
         match session.greet(timeouts.connect) {
             // A chip that hangs does not end its link.
@@ -162,6 +169,27 @@ impl Session {
     /// Called with the number of sessions ahead while another holds the device.
     pub fn when_queued(&mut self, tell: impl FnMut(u16) + Send + 'static) {
         self.on_queued = Some(Box::new(tell));
+    }
+
+    /// `asked` tells whether the user wants the program to end: a link that is lost is not waited for then.
+    pub const fn when_asked_to_end(&mut self, asked: fn() -> bool) {
+        self.asked_to_end = Some(asked);
+    }
+
+    /// Whether the user wants the program to end.
+    pub(super) fn is_to_end(&self) -> bool {
+        self.asked_to_end.is_some_and(|asked| asked())
+    }
+
+    /// Whether a link that was lost is so because the user wants the program to end: a terminal's Ctrl-C
+    /// reaches the command of `exec:` as well.
+    #[must_use]
+    pub fn was_to_end(&self) -> bool {
+        let lost = Instant::now();
+        while self.url.is_child() && !self.is_to_end() && lost.elapsed() < ASKED_WAIT {
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.is_to_end()
     }
 
     /// A number for the next request.
@@ -212,6 +240,11 @@ impl Session {
                     self.send(request)?;
                     patience.renew();
                 }
+                Err(LinkError::Fault { code: FaultCode::NoSession, .. }) => {
+                    self.resume_session()?;
+                    self.send(request)?;
+                    patience.renew();
+                }
                 Err(error) => return Err(error),
             }
             if let Some(ahead) = ahead {
@@ -242,7 +275,7 @@ impl Session {
         Ok(())
     }
 
-    /// Hears the next whole message, waiting at most `wait` for a byte; `None` where none came.
+    /// Hears the next whole message, waiting at most `wait` for it; `None` where none came.
     ///
     /// # Errors
     /// [`LinkError::Gone`] where the link is lost or silent beyond `timeouts.idle`; what `hear` says.
@@ -251,6 +284,8 @@ impl Session {
         wait: Duration,
         mut hear: impl FnMut(ToHost<'_>) -> Result<Heard<T>, LinkError>,
     ) -> Result<Option<Heard<T>>, LinkError> {
+        let begun = Instant::now();
+        let mut looked = false;
         loop {
             while !self.unread.is_empty() {
                 let (taken, step) = self.deframer.feed(&self.inbox[self.unread.clone()]);
@@ -267,7 +302,11 @@ impl Session {
                     },
                 }
             }
-            match self.stream.read(&mut self.inbox, wait) {
+            // Bytes that make no message are as good as none: a port may chatter for ever.
+            let left = wait.saturating_sub(begun.elapsed());
+            let read = if looked && left.is_zero() { Ok(0) } else { self.stream.read(&mut self.inbox, left) };
+            looked = true;
+            match read {
                 Ok(0) if self.last_heard.elapsed() < self.timeouts.idle => return Ok(None),
                 // An agent that lives sends a heartbeat every second, busy or not.
                 Ok(0) => return Err(self.gone(format!("silent for {:?}", self.timeouts.idle))),

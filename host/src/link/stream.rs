@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -15,10 +16,13 @@ use super::DeviceUrl;
 /// The shortest wait that a socket takes; zero would mean for ever.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
+/// A serial line that takes nothing for this long is stuck; what was to be said is said again.
+const SERIAL_WRITE_WAIT: Duration = Duration::from_secs(5);
+
 /// An open link.
 pub struct Stream {
     kind: Kind,
-    /// Deadline last set on a socket, so that it is set again only when it changes.
+    /// Deadline last set, so that it is set again only when it changes.
     timeout: Option<Duration>,
 }
 
@@ -27,6 +31,7 @@ enum Kind {
     Unix(UnixStream),
     Serial(Box<dyn SerialPort>),
     Child { socket: UnixStream, child: Child },
+    Closed,
 }
 
 impl Stream {
@@ -43,10 +48,12 @@ impl Stream {
                 Kind::Serial(port)
             }
             DeviceUrl::Probe { .. } => return Err(io::ErrorKind::Unsupported.into()),
+            // In the terminal's foreground, for ssh may have to ask for a password there.
             DeviceUrl::Exec(command) => child(Command::new(&command[0]).args(&command[1..]))?,
             DeviceUrl::Local(options) => {
                 let mut command = Command::new(local_agent());
-                child(command.args(["serve", "--stdio", "--quiet"]).args(options))?
+                // A terminal's Ctrl-C is this program's to handle.
+                child(command.args(["serve", "--stdio", "--quiet"]).args(options).process_group(0))?
             }
         };
         Ok(Self { kind, timeout: None })
@@ -56,6 +63,12 @@ impl Stream {
     #[must_use]
     pub const fn over(socket: UnixStream) -> Self {
         Self { kind: Kind::Unix(socket), timeout: None }
+    }
+
+    /// A link that is no more.
+    #[must_use]
+    pub const fn closed() -> Self {
+        Self { kind: Kind::Closed, timeout: None }
     }
 
     /// Reads what is there, waiting at most `timeout` for the first byte; `Ok(0)` means that nothing came.
@@ -69,6 +82,7 @@ impl Stream {
                 Kind::Tcp(socket) => socket.set_read_timeout(Some(timeout))?,
                 Kind::Unix(socket) | Kind::Child { socket, .. } => socket.set_read_timeout(Some(timeout))?,
                 Kind::Serial(port) => port.set_timeout(timeout)?,
+                Kind::Closed => {}
             }
             self.timeout = Some(timeout);
         }
@@ -76,6 +90,7 @@ impl Stream {
             Kind::Tcp(socket) => socket.read(buffer),
             Kind::Unix(socket) | Kind::Child { socket, .. } => socket.read(buffer),
             Kind::Serial(port) => port.read(buffer),
+            Kind::Closed => return Err(io::ErrorKind::NotConnected.into()),
         };
         match read {
             Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, self.end())),
@@ -92,15 +107,13 @@ impl Stream {
         match &mut self.kind {
             Kind::Tcp(socket) => socket.write_all(bytes),
             Kind::Unix(socket) | Kind::Child { socket, .. } => socket.write_all(bytes),
-            Kind::Serial(port) => port.write_all(bytes),
-        }
-    }
-
-    /// Ends the link, as far as that is this side's to do.
-    pub fn close(&mut self) {
-        if let Kind::Unix(socket) = &self.kind {
-            // Fails only where the other side was first.
-            let _ = socket.shutdown(std::net::Shutdown::Both);
+            Kind::Serial(port) => {
+                // A port has one deadline for both ways, and a read's may be a millisecond.
+                port.set_timeout(SERIAL_WRITE_WAIT)?;
+                self.timeout = Some(SERIAL_WRITE_WAIT);
+                port.write_all(bytes)
+            }
+            Kind::Closed => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Sending content: once, in chunks, under its digest.
 
 use hanas_proto::endpoints::{ToAgent, ToHost};
+use hanas_proto::fault::FaultCode;
 use hanas_proto::handshake::ModelForm;
 use hanas_proto::measure::LoadOptions;
 use hanas_proto::{Bytes, Digest};
@@ -50,6 +51,11 @@ impl Session {
                 Ok(_) => {}
                 Err(LinkError::Gone { reason, .. }) => {
                     self.reconnect(&reason)?;
+                    held = self.ask(id, &open, holding(id))?;
+                    sent = held;
+                }
+                Err(LinkError::Fault { code: FaultCode::NoSession, .. }) => {
+                    self.resume_session()?;
                     held = self.ask(id, &open, holding(id))?;
                     sent = held;
                 }

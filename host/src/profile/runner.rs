@@ -1,10 +1,12 @@
 //! Loads candidates in sets, times them interleaved, goes on after a dead worker.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hanas_proto::Nanos;
-use hanas_proto::measure::{LoadOptions, RoundContext};
+use hanas_proto::fault::FaultCode;
+use hanas_proto::measure::{LoadOptions, NO_SLOT, RoundContext};
 
 use super::ProfileError;
 use super::candidates::Candidate;
@@ -14,7 +16,8 @@ use crate::link::measuring::{Event, Outcome, Plan};
 use crate::link::session::{LoadedModel, blames_the_model};
 use crate::link::{LinkError, Session};
 
-/// How often an agent may be started anew under one profile before it is given up.
+/// How often an agent, or its worker between two visits, may be started anew under one profile before it is
+/// given up.
 const MAX_RESTARTS: u32 = 3;
 
 /// What the runner tells while it works. Candidates are named by their place in the given list.
@@ -95,6 +98,7 @@ pub fn run(
         sampling,
         options,
         left: have.iter().map(|&have| sampling.rounds_left(have)).collect(),
+        have: have.to_vec(),
         serial: sampling.first_round,
         settled: sampling.settle == 0,
         restarts: 0,
@@ -102,8 +106,13 @@ pub fn run(
     let wanted: Vec<usize> = (0..candidates.len()).filter(|&i| state.left[i] > 0).collect();
     let set_size = usize::from(sampling.set_size.min(session.limits().slots).max(1));
     for set in wanted.chunks(set_size) {
-        if state.set(session, set, take)? == Ended::Stopped {
-            return Ok(Ended::Stopped);
+        match state.set(session, set, take) {
+            Ok(Ended::Completed) => {}
+            // The device's command got the same Ctrl-C.
+            Err(ProfileError::Link(LinkError::Gone { .. })) if session.was_to_end() => {
+                return Ok(Ended::Stopped);
+            }
+            ended => return ended,
         }
     }
     Ok(Ended::Completed)
@@ -115,6 +124,8 @@ struct State<'a> {
     options: LoadOptions,
     /// Rounds that each candidate still needs; none for one that failed.
     left: Vec<u16>,
+    /// Timed runs that each candidate has.
+    have: Vec<u32>,
     /// Rounds so far, over all jobs.
     serial: u32,
     settled: bool,
@@ -170,27 +181,32 @@ impl State<'_> {
                     if take(Note::Failed { candidate, reason: format!("{code}: {text}") })?.is_break() {
                         return Ok(Some(Ended::Stopped));
                     }
-                    if code == hanas_proto::fault::FaultCode::WorkerDied {
+                    if code == FaultCode::WorkerDied {
                         return Ok(None);
                     }
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        if !std::mem::replace(&mut self.settled, true) && self.settle(session, set, take)?.is_break() {
-            return Ok(Some(Ended::Stopped));
+        if !std::mem::replace(&mut self.settled, true) {
+            match self.settle(session, set, take)? {
+                Some(ControlFlow::Continue(())) => {}
+                Some(ControlFlow::Break(())) => return Ok(Some(Ended::Stopped)),
+                None => return Ok(None),
+            }
         }
         self.measure(session, set, take)
     }
 
     /// Runs some of a set's candidates, round after round, until the device has settled. These runs are
-    /// not kept: what they are slow by, the device is no longer when it is measured.
+    /// not kept: what they are slow by, the device is no longer when it is measured. `None`: the slots are
+    /// gone.
     fn settle(
         &mut self,
         session: &mut Session,
         set: &[usize],
         take: &mut TakeNote<'_>,
-    ) -> Result<ControlFlow<()>, ProfileError> {
+    ) -> Result<Option<ControlFlow<()>>, ProfileError> {
         let active: Vec<u16> =
             (0u16..).zip(set).filter(|(_, c)| self.left[**c] > 0).map(|(slot, _)| slot).collect();
         let apart = active.len().div_ceil(usize::from(warmup::MODELS)).max(1);
@@ -203,7 +219,7 @@ impl State<'_> {
             visit_limit: self.sampling.visit_limit,
         };
         if plan.slots.is_empty() {
-            return Ok(ControlFlow::Continue(()));
+            return Ok(Some(ControlFlow::Continue(())));
         }
         let mut rounds = 0;
         let mut settling = warmup::Settling::default();
@@ -215,14 +231,16 @@ impl State<'_> {
                 }
                 ControlFlow::Continue(())
             })?;
-            if outcome != Outcome::Completed {
-                // The timed rounds meet the same trouble and tell it.
-                return Ok(ControlFlow::Continue(()));
+            // The timed rounds meet the same trouble and tell it.
+            match outcome {
+                Outcome::Completed => {}
+                Outcome::Faulted { code: FaultCode::WorkerDied, .. } => return Ok(None),
+                _ => return Ok(Some(ControlFlow::Continue(()))),
             }
             settling.round(sum);
             rounds += 1;
         }
-        take(Note::Settled { rounds, settled: settling.is_over() })
+        take(Note::Settled { rounds, settled: settling.is_over() }).map(Some)
     }
 
     /// Sees to it that the agent holds what the set's models refer to; each content is offered once.
@@ -259,25 +277,13 @@ impl State<'_> {
                 seed: self.sampling.seed.wrapping_add(u64::from(self.serial)),
                 visit_limit: self.sampling.visit_limit,
             };
-            let serial = self.serial;
-            let mut over = 0;
+            let url = session.url().to_string();
+            let of = |slot: u16| candidate_of(set, &active, slot, &url);
+            let (serial, mut job) = (self.serial, Job::default());
             let mut trouble = Ok(());
             let outcome = session.measure(&plan, |event| {
-                let note = match event {
-                    Event::Visit { round, slot, runs } => Note::Visit {
-                        candidate: set[usize::from(slot)],
-                        serial: serial + u32::from(round),
-                        runs,
-                    },
-                    Event::Operators { slot, times, .. } => {
-                        Note::Operators { candidate: set[usize::from(slot)], times }
-                    }
-                    Event::Context { round, context } => {
-                        over = round + 1;
-                        Note::Context { serial: serial + u32::from(round), context }
-                    }
-                };
-                match take(note) {
+                let noted = job.note(event, serial, of).map_err(ProfileError::Link).and_then(&mut *take);
+                match noted {
                     Ok(flow) => flow,
                     Err(error) => {
                         trouble = Err(error);
@@ -286,16 +292,23 @@ impl State<'_> {
                 }
             });
             self.serial += u32::from(rounds);
-            for &slot in &active {
-                let left = &mut self.left[set[usize::from(slot)]];
-                *left = left.saturating_sub(over);
-            }
+            self.count(set, &active, &job, matches!(outcome, Ok(Outcome::Completed)).then_some(rounds));
             trouble?;
             match outcome? {
                 Outcome::Completed => {}
                 Outcome::Stopped => return Ok(Some(Ended::Stopped)),
+                // The worker, and no model's doing: the set is loaded into its successor.
+                Outcome::Faulted { code: FaultCode::WorkerDied, slot: NO_SLOT, .. }
+                    if self.restarts < MAX_RESTARTS =>
+                {
+                    self.restarts += 1;
+                    return Ok(None);
+                }
+                Outcome::Faulted { code, slot: NO_SLOT, text } => {
+                    return Err(LinkError::Fault { code, text }.into());
+                }
                 Outcome::Faulted { code, slot, text } => {
-                    let candidate = set[usize::from(slot)];
+                    let candidate = of(slot)?;
                     self.left[candidate] = 0;
                     let flow = take(Note::Failed { candidate, reason: format!("{code}: {text}") })?;
                     return Ok(flow.is_break().then_some(Ended::Stopped));
@@ -303,4 +316,74 @@ impl State<'_> {
             }
         }
     }
+
+    /// Takes what a job brought off what is still needed; `completed` are the rounds of one that was not
+    /// broken off.
+    fn count(&mut self, set: &[usize], active: &[u16], job: &Job, completed: Option<u16>) {
+        for &slot in active {
+            let Some(&candidate) = set.get(usize::from(slot)) else { continue };
+            let brought = job.brought.get(&candidate).copied().unwrap_or_default();
+            self.have[candidate] = self.have[candidate].saturating_add(brought.runs);
+            // A round that broke off tells its circumstances as well, though not all had their visit.
+            let rounds = completed.unwrap_or_else(|| job.rounds.min(brought.visits));
+            let left = self.left[candidate].saturating_sub(rounds);
+            self.left[candidate] = match left {
+                0 => self.sampling.rounds_more(self.have[candidate], brought.last),
+                left => left,
+            };
+        }
+    }
+}
+
+/// What a job has brought so far.
+#[derive(Debug, Default)]
+struct Job {
+    /// Rounds that told their circumstances.
+    rounds: u16,
+    /// Of each candidate.
+    brought: BTreeMap<usize, Brought>,
+}
+
+/// What a job has brought of one candidate.
+#[derive(Debug, Clone, Copy, Default)]
+struct Brought {
+    visits: u16,
+    runs: u32,
+    /// Runs of the last visit.
+    last: u32,
+}
+
+impl Job {
+    /// What an event is to who takes notes; `serial` is the number of the job's first round.
+    fn note(
+        &mut self,
+        event: Event,
+        serial: u32,
+        of: impl Fn(u16) -> Result<usize, LinkError>,
+    ) -> Result<Note, LinkError> {
+        Ok(match event {
+            Event::Visit { round, slot, runs } => {
+                let candidate = of(slot)?;
+                let brought = self.brought.entry(candidate).or_default();
+                brought.visits = brought.visits.saturating_add(1);
+                brought.last = u32::try_from(runs.len()).unwrap_or(u32::MAX);
+                brought.runs = brought.runs.saturating_add(brought.last);
+                Note::Visit { candidate, serial: serial + u32::from(round), runs }
+            }
+            Event::Operators { slot, times, .. } => Note::Operators { candidate: of(slot)?, times },
+            Event::Context { round, context } => {
+                self.rounds = round.saturating_add(1);
+                Note::Context { serial: serial + u32::from(round), context }
+            }
+        })
+    }
+}
+
+/// The candidate that was loaded into a slot and is timed by the job.
+fn candidate_of(set: &[usize], active: &[u16], slot: u16, url: &str) -> Result<usize, LinkError> {
+    let candidate = set.get(usize::from(slot)).filter(|_| active.contains(&slot));
+    candidate.copied().ok_or_else(|| LinkError::OutOfTurn {
+        url: url.to_owned(),
+        what: format!("it tells of slot {slot}, which the job has not"),
+    })
 }

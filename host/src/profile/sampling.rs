@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub struct Sampling {
     /// Timed runs of every candidate.
     pub samples: u32,
+    /// Of those, runs that a candidate gets however long they take: a visit that ends early is made up for by
+    /// more rounds. A verdict wants so many (`latency::verdict::MIN_SAMPLES`).
+    pub least: u32,
     /// Timed runs a visit.
     pub runs: u16,
     /// Untimed runs a visit: they bring the candidate's weights back into the caches.
@@ -30,6 +33,7 @@ impl Default for Sampling {
     fn default() -> Self {
         Self {
             samples: 60,
+            least: 20,
             runs: 4,
             warmup: 1,
             set_size: 512,
@@ -47,5 +51,35 @@ impl Sampling {
     pub fn rounds_left(&self, have: u32) -> u16 {
         let left = self.samples.saturating_sub(have).div_ceil(u32::from(self.runs.max(1)));
         u16::try_from(left).unwrap_or(u16::MAX)
+    }
+
+    /// Rounds that a candidate needs beyond those planned, which are over: it has `have` runs now, and its
+    /// last visit brought `brought`. None after a visit that brought nothing: the next may do no better.
+    #[must_use]
+    pub fn rounds_more(&self, have: u32, brought: u32) -> u16 {
+        if brought == 0 {
+            return 0;
+        }
+        let missing = self.least.min(self.samples).saturating_sub(have);
+        u16::try_from(missing.div_ceil(brought)).unwrap_or(u16::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_candidate_gets_as_many_runs_as_a_verdict_wants() {
+        let sampling = Sampling::default();
+        assert_eq!(sampling.rounds_left(0), 15);
+        // Its visits end after one run, or after two.
+        assert_eq!(sampling.rounds_more(15, 1), 5);
+        assert_eq!(sampling.rounds_more(15, 2), 3);
+        assert_eq!(sampling.rounds_more(20, 1), 0);
+        assert_eq!(sampling.rounds_more(15, 0), 0, "never without end");
+        let few = Sampling { samples: 4, ..sampling };
+        assert_eq!((few.rounds_more(1, 1), few.rounds_more(4, 4)), (3, 0));
+        assert_eq!(Sampling { least: 0, ..sampling }.rounds_more(1, 1), 0);
     }
 }

@@ -209,7 +209,7 @@ fn a_model_is_sent_loaded_and_timed_and_each_request_is_done_once() {
         |_| Fake::default(),
         8192,
         |say| {
-            assert_eq!(say(&[ToAgent::Clear { id: 1 }]), ["1 fault BadRequest"], "no hello yet");
+            assert_eq!(say(&[ToAgent::Clear { id: 1 }]), ["1 fault NoSession"], "no hello yet");
             assert_eq!(say(&[hello(5)]), ["welcome false"]);
             assert_eq!(say(&load(2)), ["held 0", "held 3", "3 node", "3 loaded"]);
             let again = ToAgent::Load { id: 3, slot: 0, digest: digest(), options: LoadOptions::default() };

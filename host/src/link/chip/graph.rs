@@ -306,8 +306,9 @@ impl<'m> Reader<'m> {
     fn parameters(&self, node: &NodeProto, outputs: u64) -> Result<(Vec<u64>, Parameters), LinkError> {
         let (dims, weights) = self.tensor(node, 1)?.ok_or_else(|| not_onnx("a layer has no weights"))?;
         let biases = self.tensor(node, 2)?;
-        if dims.first() != Some(&outputs) && outputs != 0
-            || biases.as_ref().is_some_and(|(shape, _)| shape.iter().product::<u64>() != dims[0])
+        let first = *dims.first().ok_or_else(|| not_onnx("a layer's weights are a single number"))?;
+        if first != outputs && outputs != 0
+            || biases.as_ref().is_some_and(|(shape, _)| shape.iter().product::<u64>() != first)
         {
             return Err(not_onnx("a layer's weights or biases do not fit it"));
         }

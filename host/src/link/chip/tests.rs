@@ -4,6 +4,7 @@ use hanas_models::resnet::Family;
 use hanas_models::spec::Net;
 use hanas_models::weights::seeded;
 use hanas_proto::chip::{Layer, Op, Source};
+use onnx_protobuf::{Message, ModelProto};
 
 use super::*;
 
@@ -54,6 +55,21 @@ fn what_does_not_fit_is_refused_by_name_and_size() {
     let given = lower(&given, Elements::I8, ROOM).unwrap_err();
     assert!(given.to_string().contains("does not quantise"), "{given}");
     assert!(lower(b"hello", Elements::F32, ROOM).is_err());
+}
+
+#[test]
+fn weights_of_a_shape_that_no_layer_has_are_refused() {
+    let net = layer(LayerKind::Conv { kernel: 3, stride: 1, side: 8 }, 4, 8);
+    let model = onnx(&net, Init::Weights(&seeded(&net, 1)), 1).unwrap();
+    let mut model = ModelProto::parse_from_bytes(&model).unwrap();
+    let conv = model.graph.node.iter().find(|node| node.op_type == "Conv").unwrap().input[1].clone();
+    let graph = model.graph.as_mut().unwrap();
+    let weights = graph.initializer.iter_mut().find(|tensor| tensor.name == conv).unwrap();
+    weights.dims.clear();
+    weights.raw_data.clear();
+    weights.float_data = vec![1.0];
+    let refusal = lower(&model.write_to_bytes().unwrap(), Elements::F32, ROOM).unwrap_err();
+    assert!(refusal.to_string().contains("a single number"), "{refusal}");
 }
 
 #[test]

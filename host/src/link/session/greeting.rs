@@ -36,17 +36,32 @@ impl Session {
                     Err(_) => {}
                 }
             }
-            if begun.elapsed() > self.timeouts.reconnect {
+            if begun.elapsed() > self.timeouts.reconnect || self.is_to_end() {
                 return Err(self.gone(reason.to_owned()));
             }
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
+    /// Resumes the session on a link that is there but, says the agent, without one.
+    ///
+    /// # Errors
+    /// As [`reconnect`](Self::reconnect): an agent that was started anew does not know the session.
+    pub(in crate::link) fn resume_session(&mut self) -> Result<(), LinkError> {
+        match self.greet(self.timeouts.connect) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(LinkError::Restarted { url: self.url.to_string() }),
+            Err(LinkError::Gone { .. } | LinkError::NoAgent { .. }) => {
+                self.reconnect("it lost the session and no longer answers")
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Opens the link anew.
     pub(super) fn redial(&mut self, start: Start) -> Result<(), LinkError> {
-        // A probe serves one link at a time: the old one ends first.
-        self.stream.close();
+        // A serial port is opened by one at a time and a probe serves one link: the old one ends first.
+        self.stream = Stream::closed();
         self.stream = dial(&self.url, self.timeouts.connect, start)?;
         self.deframer = Deframer::new(vec![0; framed_len(MAX_FRAME)]);
         self.unread = 0..0;
