@@ -102,7 +102,7 @@ fn what_cannot_be_learned_from_is_told() {
         let which = ["latency", "adapt", "--device", agent.url(), "--references", references, "--quiet"];
         host.run(&[&which, &TASK[..]].concat())
     };
-    assert!(adapt("nobody").complaint(1).contains("looked for a device named 'nobody'"));
+    assert!(adapt("nobody").complaint(1).contains("no device 'nobody'"));
     assert!(adapt("1,1").complaint(2).contains("named twice"));
     assert!(adapt("1").complaint(2).contains("is one of the references"));
 }

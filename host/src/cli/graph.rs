@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use hanas_models::gnn::Reading;
 
-use super::context::{Global, stored_device};
+use super::context::{Global, TrustArg, stored_device};
 use super::graph_profile;
 use super::output::{Format, Table, json, text};
 use super::space::Mode;
@@ -93,6 +93,8 @@ pub(super) struct SpaceArgs {
     /// A board's name or row number, as the store has it [default: the last profiled]
     #[arg(long, short)]
     device: Option<String>,
+    #[command(flatten)]
+    trust: TrustArg,
 }
 
 /// Arguments of `hanas graph show`.
@@ -175,8 +177,8 @@ fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
     let device = stored_device(&store, args.device.as_deref(), &task.name, BATCH)?;
     let clock_resolution_ns = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
     let settings = args.task.settings(clock_resolution_ns);
-    let query = query(device, &task.name);
-    let space = GraphSpace::build(task.data.name(), &store.samples(&query)?, settings)?;
+    let (query, samples) = args.trust.samples(&store, query(device, &task.name))?;
+    let space = GraphSpace::build(task.data.name(), &samples, settings)?;
     let [project, paper] = SPACES;
     let name = if args.task.mode == Mode::Paper { paper } else { project };
     store.save_space(&query, name, &space, &space.rows())?;

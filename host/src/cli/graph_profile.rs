@@ -117,7 +117,7 @@ struct Stored<'a> {
 impl Stored<'_> {
     fn known(&self, store: &Store) -> anyhow::Result<BTreeMap<[u32; 2], Known>> {
         let samples = store.samples(&query(self.device, &self.task.task.name))?;
-        Ok(known_pairs(self.task.task.data.name(), &samples, &self.settings)?)
+        Ok(known_pairs(&samples, &self.settings)?)
     }
 
     /// The pairs between which a choice is open, which more runs may part.

@@ -8,7 +8,7 @@ use hanas_models::resnet::ConvNet;
 use hanas_proto::Nanos;
 use serde::Serialize;
 
-use super::context::{Global, TaskArg, query, stored_device};
+use super::context::{Global, TaskArg, TrustArg, query, stored_device};
 use super::output::{Format, Table, json, text};
 use super::space::statistic;
 use super::{latency_adapt, latency_eval, latency_table, runs};
@@ -48,6 +48,8 @@ pub(super) struct FitArgs {
     /// Exponent of the paper's curves f(x) = k x^alpha + b
     #[arg(long, default_value_t = 1.0)]
     alpha: f64,
+    #[command(flatten)]
+    trust: TrustArg,
 }
 
 /// Whose samples.
@@ -107,10 +109,9 @@ fn fit(global: &Global, args: &FitArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.from.task;
     let mut store = global.existing_store()?;
     let device = stored_device(&store, args.from.device.as_deref(), &task.name, *batch)?;
-    let query = query(device, task, *batch);
+    let (query, samples) = args.trust.samples(&store, query(device, task, *batch))?;
     let row = store.device(device)?.context("the device's row is gone")?;
     let reading = Reading { statistic: args.estimator, clock_resolution_ns: row.clock_resolution_ns };
-    let samples = store.samples(&query)?;
     let (mut fits, mut refused) = (Vec::new(), None);
     for kind in args.model.map_or(ModelKind::ALL.to_vec(), |kind| vec![kind]) {
         match NetModel::fit(kind, &task.family, &samples, reading, args.alpha) {

@@ -147,8 +147,8 @@ fn conv(manifest: &Manifest) -> Result<Vec<Step>, String> {
         after: After::Settings,
         judges: false,
     };
-    let by_pairs = match parsed(&search)?.command {
-        Command::Search(SearchCommand::Conv(args)) => args.cost() == CostKind::Pairwise,
+    let (by_pairs, paper) = match parsed(&search)?.command {
+        Command::Search(SearchCommand::Conv(args)) => (args.cost() == CostKind::Pairwise, args.is_paper()),
         _ => return Err("[search]: graph nets are searched for a graph task, such as cora-gnn".to_owned()),
     };
     let measured = |name, first: &[&str], options| {
@@ -169,7 +169,9 @@ fn conv(manifest: &Manifest) -> Result<Vec<Step>, String> {
     } else if !manifest.pairs.is_empty() {
         return Err("[pairs]: this search is charged by curves, so no pairs are measured".to_owned());
     }
-    let space = [words(&["space", "build"]), task.clone(), manifest.with(&[], &manifest.space)?];
+    let mode =
+        if paper && !manifest.space.contains_key("mode") { words(&["--mode", "paper"]) } else { vec![] };
+    let space = [words(&["space", "build"]), task.clone(), mode, manifest.with(&[], &manifest.space)?];
     list.push(samples("space", space.concat()));
     list.push(search);
     let train = [words(&["train", &out]), manifest.with(&images, &manifest.train)?];
@@ -368,6 +370,18 @@ mod tests {
                 "verify runs/pi --device pi --allow-noisy --data=cifar",
                 "report runs/pi --output runs/pi/report.html --task cifar10-resnet20 --batch=1",
             ]
+        );
+    }
+
+    #[test]
+    fn the_papers_search_goes_by_the_papers_space() {
+        let space = |more: &str| {
+            made(&format!("{CONV}[search]\nbudget = '0.5x'\nmode = 'paper'\n{more}")).unwrap()[1].clone()
+        };
+        assert_eq!(space(""), "space build --task cifar10-resnet20 --batch=1 --mode paper");
+        assert_eq!(
+            space("[space]\nmode = 'project'"),
+            "space build --task cifar10-resnet20 --batch=1 --mode=project"
         );
     }
 

@@ -15,7 +15,11 @@ mod experiment;
 #[cfg(feature = "torch")]
 mod experiment_cnn;
 #[cfg(feature = "torch")]
+mod experiment_cnn_arms;
+#[cfg(feature = "torch")]
 mod experiment_gnn;
+#[cfg(feature = "torch")]
+mod experiment_gnn_plans;
 #[cfg(feature = "torch")]
 mod experiment_gnn_tables;
 #[cfg(feature = "torch")]
@@ -169,11 +173,12 @@ struct Interrupted {
 /// A step of an experiment or of `hanas run` that failed; exit code as the step's.
 #[cfg(feature = "torch")]
 #[derive(Debug, thiserror::Error)]
-#[error("`hanas {step}` ended with exit code {code}: see above and {log}, then give the same command again", log = log.display())]
+#[error("`hanas {step}` ended with exit code {code}: see {told}, then give the same command again")]
 struct StepFailed {
     step: String,
     code: u8,
-    log: std::path::PathBuf,
+    /// Where to read what it said.
+    told: String,
 }
 
 /// The exit code of a search over graph nets that found none.
@@ -263,8 +268,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     .unwrap_or(1)
 }
 
-const fn link_code(error: &LinkError) -> u8 {
+fn link_code(error: &LinkError) -> u8 {
     match error {
+        // A terminal's Ctrl-C ends the command of `exec:` as well.
+        LinkError::Gone { .. } if interrupt::asked() => 130,
         LinkError::Unreachable { .. }
         | LinkError::Probe { .. }
         | LinkError::Flash { .. }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::context::{DeviceArg, Global, TaskArg, query};
 use super::output::{Format, json, text};
 use super::profile_pairs::{self, MoreArgs};
-use super::profile_race::Racer;
+use super::profile_race::{RaceError, Racer};
 use super::recorder::{Failure, Filed, Recorder, WarmUp, counts_of};
 use super::sampling::SamplingArgs;
 use super::{Interrupted, NotTrustworthy};
@@ -18,6 +18,7 @@ use crate::profile::candidates::{Candidate, Which};
 use crate::profile::cin::Cin;
 use crate::profile::runner::Ended;
 use crate::profile::sampling::Sampling;
+use crate::space::SpaceError;
 use crate::space::htas::Settings;
 use crate::space::racing::{self, Outcome, Racing, race};
 use crate::space::rules::Rules;
@@ -68,6 +69,7 @@ fn share(text: &str) -> Result<f64, String> {
 pub(super) struct Report {
     candidates: usize,
     measured_before: usize,
+    measured: usize,
     session: Option<i64>,
     failed: Vec<Failure>,
     warm_up: Option<WarmUp>,
@@ -81,6 +83,7 @@ impl Report {
         Self {
             candidates,
             measured_before,
+            measured: 0,
             session: None,
             failed: Vec::new(),
             warm_up: None,
@@ -103,7 +106,13 @@ impl Report {
             let kept = "what was measured is kept; the same command goes on from there".to_owned();
             return Err(Interrupted { kept }.into());
         }
-        self.verdict = Some(recorder.finish(session)?);
+        // Where nothing could be added to what was there, the verdict on that stands.
+        let models = recorder.models_measured()?;
+        let missing = self.candidates.saturating_sub(self.measured_before);
+        self.measured = missing.saturating_sub(self.failed.len()).min(models);
+        if self.measured_before == 0 || models > 0 {
+            self.verdict = Some(recorder.finish(session)?);
+        }
         Ok(self)
     }
 }
@@ -202,7 +211,7 @@ fn race_of(
         beyond += u64::from(have.saturating_sub(sampling.samples));
     }
     let budget = (args.layers.race * planned as f64) as u64;
-    let racing = Racing { budget: budget.saturating_sub(beyond), ..Racing::default() };
+    let racing = Racing::in_portions(sampling.runs, budget.saturating_sub(beyond));
     let clock = session.facts().clock_resolution_ns;
     let settings = Settings {
         expand: args.layers.expand,
@@ -235,9 +244,15 @@ fn measure_and_race(
     if let (Some((settings, racing)), Ended::Completed) = (wanted_race, ended) {
         let query = Some(query(device, task, *batch));
         let mut racer = Racer { global, device: session, recorder: &mut recorder, list, sampling, query };
-        let (_, outcome) = race(&task.family, settings, &racing, &mut racer).map_err(anyhow::Error::from)?;
-        report.race = Some(outcome);
-        ended = if outcome.stopped { Ended::Stopped } else { ended };
+        match race(&task.family, settings, &racing, &mut racer) {
+            Ok((_, outcome)) => {
+                report.race = Some(outcome);
+                ended = if outcome.stopped { Ended::Stopped } else { ended };
+            }
+            // What was measured is a profile all the same: of layers that the device cannot run there is none.
+            Err(RaceError(error)) if error.is::<SpaceError>() => eprintln!("note: nothing is raced: {error}"),
+            Err(error) => return Err(error.into()),
+        }
     }
     report.finish(recorder, ended, session)
 }
@@ -250,8 +265,7 @@ fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
 }
 
 fn page(report: &Report) -> String {
-    let Report { candidates, measured_before, failed, .. } = report;
-    let measured = candidates - measured_before - failed.len();
+    let Report { candidates, measured_before, measured, failed, .. } = report;
     let mut lines = format!(
         "{candidates} candidates: {measured} measured now, {measured_before} before, {} failed\n",
         failed.len()
@@ -271,6 +285,7 @@ fn page(report: &Report) -> String {
     }
     match &report.verdict {
         Some(verdict) => lines.push_str(&format!("verdict: {verdict}\n")),
+        None if report.session.is_some() => lines.push_str("nothing could be added\n"),
         None => lines.push_str("nothing was missing\n"),
     }
     lines

@@ -33,7 +33,7 @@ pub(super) struct Racer<'a, 's> {
 /// The trouble that a race can have.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub(super) struct RaceError(#[from] anyhow::Error);
+pub(super) struct RaceError(#[from] pub(super) anyhow::Error);
 
 impl From<SpaceError> for RaceError {
     fn from(error: SpaceError) -> Self {

@@ -17,7 +17,9 @@ use crate::profile::ProfileError;
 use crate::profile::candidates::Candidate;
 use crate::profile::runner::{self, Ended, Note};
 use crate::profile::sampling::Sampling;
-use crate::store::{self, DeviceId, ModelId, ModelRecord, NewSession, SessionId, Store, Visit, VisitRow};
+use crate::store::{
+    self, DeviceId, ModelId, ModelRecord, ModelSamples, NewSession, SessionId, Store, Visit, VisitRow,
+};
 
 /// A candidate that could not be measured.
 #[derive(Debug, Serialize)]
@@ -114,7 +116,8 @@ impl<'s> Recorder<'s> {
         let ended = runner::run(device, list, have, &sampling, LoadOptions::default(), &mut |note| {
             if let Note::Visit { candidate, .. } = &note {
                 done += 1;
-                progress.at(done, &list[*candidate].spec.name());
+                // A slow candidate gets more visits than were planned.
+                progress.at(visits.min(done), &list[*candidate].spec.name());
             }
             if let Note::Failed { candidate, reason } = &note {
                 progress.say(&format!("{} cannot be measured: {reason}", list[*candidate].spec.name()));
@@ -129,7 +132,12 @@ impl<'s> Recorder<'s> {
         Ok(ended?)
     }
 
-    /// Judges the session from its own samples and writes the verdict beside them.
+    /// Models that were measured in this session, those of a race included.
+    pub(super) fn models_measured(&self) -> anyhow::Result<usize> {
+        Ok(self.store.session_samples(self.session)?.len())
+    }
+
+    /// Judges the session and writes the verdict beside its samples.
     pub(super) fn finish(self, device: &Session) -> anyhow::Result<Verdict> {
         let facts = device.facts();
         let verdict = judge_session(self.store, self.session, facts.clock_resolution_ns, facts.cores)?;
@@ -189,7 +197,8 @@ fn records(list: &[Candidate]) -> Vec<ModelRecord> {
     list.iter().map(record).collect()
 }
 
-/// Judges a stored session; the null model is the harness's own cost and no part of it.
+/// Judges a stored session by its own samples; whether they are enough, by those before it as well. The null
+/// model is the harness's own cost and no part of it.
 pub(super) fn judge_session(
     store: &Store,
     id: SessionId,
@@ -198,12 +207,14 @@ pub(super) fn judge_session(
 ) -> anyhow::Result<Verdict> {
     let samples = store.session_samples(id)?;
     let contexts = store.contexts(id)?;
-    let models: Vec<&[Visit]> = samples
-        .iter()
-        .filter(|model| model.spec != store::ModelSpec::Null)
-        .map(|model| model.visits.as_slice())
-        .collect();
-    Ok(judge(&Evidence { models: &models, contexts: &contexts, clock_resolution_ns: clock_ns, cores }))
+    let held = store.runs_until(id)?;
+    let judged = || samples.iter().filter(|model| model.spec != store::ModelSpec::Null);
+    let models: Vec<&[Visit]> = judged().map(|model| model.visits.as_slice()).collect();
+    let own = |model: &ModelSamples| model.visits.iter().map(|visit| visit.samples.len() as u64).sum();
+    let earlier: Vec<u64> =
+        judged().map(|model| held.get(&model.id).copied().unwrap_or(0).saturating_sub(own(model))).collect();
+    let (models, earlier, contexts) = (&models[..], &earlier[..], &contexts[..]);
+    Ok(judge(&Evidence { models, earlier, contexts, clock_resolution_ns: clock_ns, cores }))
 }
 
 /// Samples that the store holds of each candidate.

@@ -20,6 +20,9 @@ use crate::task::AnyTask;
 pub(super) struct ReplayArgs {
     /// Session, by its number in the store [default: all]
     session: Option<i64>,
+    /// TOML files of nets of your own: the store has their names only
+    #[arg(long = "task", short, value_name = "FILE")]
+    tasks: Vec<AnyTask>,
 }
 
 /// Whether the same came out.
@@ -70,7 +73,7 @@ pub(super) fn run(global: &Global, args: &ReplayArgs) -> anyhow::Result<()> {
         rows.push(verdict(&store, session)?);
         // A result is replayed with the last of the sessions that it stands on.
         for result in store.results_up_to(session.id)? {
-            rows.push(replay_result(&store, session.id, &result)?);
+            rows.push(replay_result(&store, session.id, &result, &args.tasks)?);
         }
     }
     print(global, &rows)?;
@@ -94,14 +97,29 @@ fn verdict(store: &Store, session: &SessionRow) -> anyhow::Result<Row> {
     Ok(row(if same { Replayed::Same } else { Replayed::Differs }, ""))
 }
 
-fn replay_result(store: &Store, session: SessionId, result: &StoredResult) -> anyhow::Result<Row> {
+fn replay_result(
+    store: &Store,
+    session: SessionId,
+    result: &StoredResult,
+    own: &[AnyTask],
+) -> anyhow::Result<Row> {
     let row = |replayed, note: String| Row {
         session: session.0,
         what: format!("{} {} ({})", result.kind, result.id, result.model),
         replayed,
         note,
     };
-    let again = match rebuild(store, result) {
+    let task = match own.iter().find(|task| task.name() == result.task) {
+        Some(task) => task.clone(),
+        None => match result.task.parse() {
+            Ok(task) => task,
+            Err(error) => {
+                let note = format!("{error}; name the file of a net of your own with --task");
+                return Ok(row(Replayed::NotCompared, note));
+            }
+        },
+    };
+    let again = match rebuild(store, result, task) {
         Ok(Some(again)) => again,
         Ok(None) => return Ok(row(Replayed::NotCompared, "not made from sessions alone".to_owned())),
         Err(error) => return Ok(row(Replayed::NotCompared, format!("{error:#}"))),
@@ -111,9 +129,9 @@ fn replay_result(store: &Store, session: SessionId, result: &StoredResult) -> an
 }
 
 /// The result's JSON, made again from the sessions it stands on by the settings it carries.
-fn rebuild(store: &Store, result: &StoredResult) -> anyhow::Result<Option<String>> {
+fn rebuild(store: &Store, result: &StoredResult, task: AnyTask) -> anyhow::Result<Option<String>> {
     let samples = store.samples_of(&result.sessions, result.batch)?;
-    let task = match result.task.parse()? {
+    let task = match task {
         AnyTask::Conv(task) => task,
         AnyTask::Graph(task) if graph::SPACES.contains(&result.model.as_str()) => {
             let stored: GraphSpace = serde_json::from_str(&result.text)?;

@@ -15,9 +15,10 @@ use crate::report::line_chart::{LineChart, Series};
 use crate::report::net_chart::Net;
 use crate::report::page::{GraphPart, Making, Overhead, Page, Session, Space};
 use crate::search::config::{CostKind, Gate, SearchConfig, Strategy};
+use crate::search::hgnas::record::GnnRunRecord;
 use crate::search::progress::{SearchEpoch, TrainEpoch, read_lines};
 use crate::search::run::{Kind, NetRecord, RunDir, write_whole};
-use crate::store::{DeviceId, ModelSamples, ModelSpec, SampleQuery, Store, Visit};
+use crate::store::{ModelSamples, ModelSpec, SampleQuery, Store, Visit};
 use crate::task::AnyTask;
 use crate::train::record::TrainRecord;
 
@@ -59,11 +60,16 @@ pub(super) fn run(global: &Global, args: &ReportArgs) -> anyhow::Result<()> {
     let mut page = Page {
         title: format!("{}{name}, {whole}", task.name()),
         made_unix_ms: now_unix_ms(),
-        sessions: sessions(&store, device, task.name(), batch)?,
+        sessions: sessions(&store, &query)?,
         overhead: overhead(&samples, clock),
         device: facts,
         making: Making {
-            commands: vec![std::env::args().collect::<Vec<_>>().join(" ")],
+            commands: vec![
+                std::env::args_os()
+                    .map(|word| word.to_string_lossy().into_owned())
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            ],
             versions: vec![("hanas".to_owned(), env!("CARGO_PKG_VERSION").to_owned())],
             notes: Vec::new(),
         },
@@ -86,6 +92,18 @@ pub(super) fn run(global: &Global, args: &ReportArgs) -> anyhow::Result<()> {
     }
     for path in &args.runs {
         let dir = RunDir::open(path)?;
+        let (of, run_batch) = match dir.kind()? {
+            Kind::Conv => dir.record().map(|record| (record.task.name, record.batch))?,
+            Kind::Graph => (GnnRunRecord::load(&dir)?.task, BATCH),
+        };
+        // Nets of another task or batch are no more or less of this one's base net.
+        if (of.as_str(), run_batch) != (task.name(), batch) {
+            let run = path.display();
+            let wrong = format!(
+                "{run} is a run of {of}, batch {run_batch}: give it a page of its own with that --task and --batch"
+            );
+            return Err(super::Usage(wrong).into());
+        }
         match dir.kind()? {
             Kind::Conv => add_run(&mut page, &dir)?,
             Kind::Graph => report_graph::add_run(&mut page, &dir)?,
@@ -105,10 +123,12 @@ fn now_unix_ms() -> i64 {
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn sessions(store: &Store, device: DeviceId, task: &str, batch: u32) -> anyhow::Result<Vec<Session>> {
+/// The sessions that the samples are of; the device may have had another kernel or agent then.
+fn sessions(store: &Store, query: &SampleQuery<'_>) -> anyhow::Result<Vec<Session>> {
+    let covered = store.covered_sessions(query)?;
     let mut sessions = Vec::new();
     for row in store.sessions()? {
-        if row.device == device && row.task == task && row.batch == batch {
+        if covered.contains(&row.id) {
             let contexts = store.contexts(row.id)?;
             sessions.push(Session { row, contexts });
         }

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::context::{AnyTaskArg, Global, TaskArg, query, stored_device};
+use super::context::{AnyTaskArg, Global, TaskArg, TrustArg, query, stored_device};
 use super::graph;
 use super::output::{Format, Table, json, text};
 use super::space_reruns::{self, RerunArgs};
@@ -68,6 +68,8 @@ pub(super) struct BuildArgs {
     /// Only the widest width of each latency level may be chosen
     #[arg(long)]
     staircase: bool,
+    #[command(flatten)]
+    trust: TrustArg,
 }
 
 /// Arguments of `hanas space show`.
@@ -136,7 +138,7 @@ fn build(global: &Global, args: &BuildArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.task;
     let mut store = global.existing_store()?;
     let device = stored_device(&store, args.device.as_deref(), &task.name, *batch)?;
-    let query = query(device, task, *batch);
+    let (query, samples) = args.trust.samples(&store, query(device, task, *batch))?;
     let clock = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
     let mut rules = match args.mode {
         Mode::Project => Rules::project(),
@@ -153,7 +155,7 @@ fn build(global: &Global, args: &BuildArgs) -> anyhow::Result<()> {
         cin: args.cin,
         ..Settings::new(rules, *batch, clock)
     };
-    let space = HardwareSpace::build(&task.family, &store.samples(&query)?, settings)?;
+    let space = HardwareSpace::build(&task.family, &samples, settings)?;
     store.save_space(&query, SPACE, &space, &space.rows())?;
     summary(global, &space)
 }
@@ -184,6 +186,20 @@ pub(super) fn load(store: &Store, query: &SampleQuery<'_>) -> anyhow::Result<Sav
         eprintln!("note: {} newer session(s) are not in this space; build it again", saved.newer.len());
     }
     Ok(saved)
+}
+
+/// Says so on stderr where a search in one mode goes by a space built in the other.
+#[cfg(feature = "torch")]
+pub(super) fn note_other_mode(space: &HardwareSpace, paper: bool) {
+    let name = |paper| if paper { "paper" } else { "project" };
+    // The paper sets no visits aside.
+    let built = !space.settings.rules.undisturbed;
+    if built != paper {
+        let (built, wanted) = (name(built), name(paper));
+        eprintln!(
+            "note: a space built in {built} mode; `hanas space build --mode {wanted}` makes this search's own"
+        );
+    }
 }
 
 fn summary(global: &Global, space: &HardwareSpace) -> anyhow::Result<()> {

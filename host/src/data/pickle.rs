@@ -152,7 +152,9 @@ pub enum PickleError {
 /// # Errors
 /// [`PickleError`] where it holds anything but plain arrays, matrices and lists.
 pub fn load(bytes: &[u8]) -> Result<Value, PickleError> {
-    let mut machine = Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+    let copies = bytes.len().saturating_mul(COPIES).saturating_add(SPARE);
+    let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut machine = Machine { bytes, at: 0, stack, marks, memo, copies };
     loop {
         let (at, code) = (machine.at, machine.take(1)?[0]);
         if code == b'.' {
@@ -166,6 +168,14 @@ pub fn load(bytes: &[u8]) -> Result<Value, PickleError> {
         }
     }
 }
+
+/// Containers within each other; these files have three.
+const DEEPEST: usize = 16;
+/// A file's length times this is what its noted values may take, each time they are noted or asked for. Without a
+/// limit a few hundred bytes, each tuple noted twice in the next, would fill any memory.
+const COPIES: usize = 8;
+/// So much more, for small files.
+const SPARE: usize = 4096;
 
 enum Halt {
     /// No such instruction.
@@ -186,6 +196,33 @@ struct Machine<'a> {
     /// Heights of the stack at the open marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
+    /// Parts of values that may still be copied.
+    copies: usize,
+}
+
+/// Parts that a copy has: bytes and values.
+fn parts(value: &Value) -> usize {
+    let pair = |(key, value): &(Value, Value)| parts(key) + parts(value);
+    1 + match value {
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Tuple(items) | Value::List(items) => items.iter().map(parts).sum(),
+        Value::Dict(pairs) | Value::Csr(pairs) => pairs.iter().map(pair).sum(),
+        Value::Array(array) => array.data.len(),
+        _ => 0,
+    }
+}
+
+/// Whether the values hold no more than so many containers within each other: what is dropped, copied or compared
+/// goes down into all of them.
+fn is_shallow(values: &[Value], left: usize) -> bool {
+    let one = |value: &Value, left| is_shallow(std::slice::from_ref(value), left);
+    values.iter().all(|value| match value {
+        Value::Tuple(items) | Value::List(items) => left > 0 && is_shallow(items, left - 1),
+        Value::Dict(pairs) | Value::Csr(pairs) => {
+            left > 0 && pairs.iter().all(|(key, value)| one(key, left - 1) && one(value, left - 1))
+        }
+        _ => true,
+    })
 }
 
 impl Machine<'_> {
@@ -230,7 +267,13 @@ impl Machine<'_> {
                 let key = self.number(if code == b'h' { 1 } else { 4 })?;
                 match self.memo.get(&key) {
                     Some(Value::Stale) | None => return Ok(None),
-                    Some(value) => value.clone(),
+                    Some(value) => match self.copies.checked_sub(parts(value)) {
+                        Some(left) => {
+                            self.copies = left;
+                            value.clone()
+                        }
+                        None => return Ok(None),
+                    },
                 }
             }
             b'N' => Value::None,
@@ -287,7 +330,10 @@ impl Machine<'_> {
             // What is still to be filled would be noted empty.
             Value::List(_) | Value::Dict(_) | Value::Array(_) | Value::Csr(_) => Value::Stale,
             Value::Tuple(items) if items.len() > 8 => Value::Stale,
-            value => value.clone(),
+            value => {
+                self.copies = self.copies.checked_sub(parts(value))?;
+                value.clone()
+            }
         };
         self.memo.insert(key, value);
         Some(())
@@ -296,12 +342,18 @@ impl Machine<'_> {
     fn tail(&mut self, count: usize) -> Option<Vec<Value>> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let start = self.stack.len().checked_sub(count).filter(|&start| start >= floor)?;
-        Some(self.stack.split_off(start))
+        self.split_off(start)
     }
 
     fn marked(&mut self) -> Option<Vec<Value>> {
         let start = self.marks.pop().filter(|&start| start <= self.stack.len())?;
-        Some(self.stack.split_off(start))
+        self.split_off(start)
+    }
+
+    /// The top of the stack, to be put into a container.
+    fn split_off(&mut self, start: usize) -> Option<Vec<Value>> {
+        let items = self.stack.split_off(start);
+        is_shallow(&items, DEEPEST).then_some(items)
     }
 
     fn extend(&mut self, items: Vec<Value>) -> Option<()> {
@@ -417,5 +469,16 @@ mod tests {
             }
         }
         assert!(load(b"PK\x03\x04").is_err());
+    }
+
+    /// A few hundred bytes that mean gigabytes, and a value nested a million times.
+    #[test]
+    fn small_files_stay_small() {
+        let doubled = [&b"Nq\0"[..], &b"h\0h\0\x86q\0".repeat(40), b"."].concat();
+        assert!(matches!(load(&doubled), Err(PickleError::Misfit { .. })));
+        let nested = [&b"N"[..], &b"\x85".repeat(1_000_000), b"."].concat();
+        assert!(matches!(load(&nested), Err(PickleError::Misfit { .. })));
+        let lists = [&b"]".repeat(100_000)[..], &b"a".repeat(99_999), b"."].concat();
+        assert!(matches!(load(&lists), Err(PickleError::Misfit { .. })));
     }
 }

@@ -66,6 +66,8 @@ pub const MAX_FREQUENCY_RANGE: f64 = 0.05;
 pub struct Evidence<'a> {
     /// Every model's visits in this session.
     pub models: &'a [&'a [Visit]],
+    /// Runs of each of them that sessions before this one hold; none where there is nothing before.
+    pub earlier: &'a [u64],
     /// The rounds' circumstances.
     pub contexts: &'a [(u32, RoundContext)],
     /// Smallest step of the clock, in nanoseconds.
@@ -98,7 +100,13 @@ impl fmt::Display for Verdict {
 #[must_use]
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     let mut reasons = Vec::new();
-    let models: Vec<Model> = evidence.models.iter().filter_map(|visits| Model::new(visits)).collect();
+    let earlier = evidence.earlier.iter().copied().chain(std::iter::repeat(0));
+    let models: Vec<Model> = evidence
+        .models
+        .iter()
+        .zip(earlier)
+        .filter_map(|(visits, earlier)| Model::new(visits, earlier))
+        .collect();
     judge_samples(&models, evidence.clock_resolution_ns, &mut reasons);
     judge_rounds(&models, &mut reasons);
     judge_contexts(evidence, &mut reasons);
@@ -110,6 +118,8 @@ struct Model {
     median: f64,
     spread: f64,
     samples: usize,
+    /// With those of earlier sessions.
+    held: usize,
     far_outliers: usize,
     bimodal: bool,
     /// Median of each round over the model's median.
@@ -117,7 +127,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(visits: &[Visit]) -> Option<Self> {
+    fn new(visits: &[Visit], earlier: u64) -> Option<Self> {
         let estimate = super::estimate(visits, super::Statistic::Median, 0).ok()?;
         let middle = estimate.median_ns.max(1.0);
         let samples = || visits.iter().flat_map(|visit| &visit.samples).map(|sample| sample.0 as f64);
@@ -129,6 +139,7 @@ impl Model {
             median: middle,
             spread: estimate.iqr_ns / middle,
             samples: estimate.samples,
+            held: estimate.samples.saturating_add(usize::try_from(earlier).unwrap_or(usize::MAX)),
             far_outliers: estimate.far_outliers,
             bimodal: two_levels(&samples().collect::<Vec<_>>()).is_some(),
             rounds: rounds.collect(),
@@ -150,8 +161,8 @@ fn two_levels(values: &[f64]) -> Option<(f64, f64)> {
 }
 
 fn judge_samples(models: &[Model], clock_resolution_ns: u32, reasons: &mut Vec<Reason>) {
-    let poor = models.iter().filter(|model| model.samples < MIN_SAMPLES).count();
-    let fewest = models.iter().map(|model| model.samples).min().unwrap_or(0);
+    let poor = models.iter().filter(|model| model.held < MIN_SAMPLES).count();
+    let fewest = models.iter().map(|model| model.held).min().unwrap_or(0);
     if poor > 0 || models.is_empty() {
         reasons.push(Reason::TooFewSamples { models: poor, fewest });
     }
@@ -248,7 +259,7 @@ mod tests {
             .map(|model| scaled_visits(&mut rng, noise, 20, runs, 20_000.0 * f64::from(model)))
             .collect();
         let models: Vec<&[Visit]> = models.iter().map(Vec::as_slice).collect();
-        judge(&Evidence { models: &models, contexts, clock_resolution_ns: 30, cores: 2 })
+        judge(&Evidence { models: &models, earlier: &[], contexts, clock_resolution_ns: 30, cores: 2 })
     }
 
     #[test]
@@ -296,8 +307,15 @@ mod tests {
         let few = judged(Noise::Gaussian, 1, 0, &[]);
         assert!(!few.trustworthy);
         let short = visits(&mut rng(1), Noise::Gaussian, 3, 5);
-        let evidence = Evidence { models: &[&short], contexts: &[], clock_resolution_ns: 1, cores: 1 };
+        let models: &[&[Visit]] = &[&short];
+        let evidence = Evidence { models, earlier: &[], contexts: &[], clock_resolution_ns: 1, cores: 1 };
         assert_eq!(judge(&evidence).reasons, [Reason::TooFewSamples { models: 1, fewest: 15 }]);
+        // What is left of a profile that was interrupted may be less than a profile.
+        assert!(judge(&Evidence { earlier: &[5], ..evidence }).trustworthy);
+        assert_eq!(
+            judge(&Evidence { earlier: &[4], ..evidence }).reasons,
+            [Reason::TooFewSamples { models: 1, fewest: 19 }]
+        );
     }
 
     #[test]
@@ -315,7 +333,8 @@ mod tests {
         assert!(matches!(with(|c| c.frequency_khz = Some(1_200_000))[..], [Reason::Frequency { .. }]));
         assert!(with(|_| ()).is_empty());
         let model = visits(&mut rng(1), Noise::Gaussian, 20, 5);
-        let coarse = Evidence { models: &[&model], contexts: &[], clock_resolution_ns: 10_000, cores: 1 };
+        let models: &[&[Visit]] = &[&model];
+        let coarse = Evidence { models, earlier: &[], contexts: &[], clock_resolution_ns: 10_000, cores: 1 };
         assert!(judge(&coarse).reasons.iter().any(|reason| matches!(reason, Reason::Clock { .. })));
     }
 

@@ -96,14 +96,13 @@ fn known(measured: &[Measured]) -> BTreeMap<[u32; 2], Known> {
 /// # Errors
 /// [`SpaceError`] where samples allow no estimate.
 pub fn known_pairs(
-    graph: &str,
     samples: &[ModelSamples],
     settings: &GraphSettings,
 ) -> Result<BTreeMap<[u32; 2], Known>, SpaceError> {
     let quiet = settings.rules.undisturbed.then(|| undisturbed(samples).samples);
     let mut known = BTreeMap::new();
     for model in quiet.as_deref().unwrap_or(samples) {
-        if let Some(pair) = pair_on(graph, settings.reading, &model.spec) {
+        if let Some(pair) = pair_in(settings.reading, &model.spec) {
             let found = estimate(&model.visits, settings.rules.statistic, settings.clock_resolution_ns)?;
             known.insert(pair, Known { ns: found.value_ns, se_ns: found.se_ns });
         }
@@ -111,12 +110,11 @@ pub fn known_pairs(
     Ok(known)
 }
 
-/// The pair that a model stands for on a graph in a reading.
-fn pair_on(graph: &str, reading: Reading, spec: &ModelSpec) -> Option<[u32; 2]> {
+/// The pair that a model stands for in a reading. Whose graph it is says the session's task: a graph that goes by
+/// two names makes the same models, which are stored under the first.
+fn pair_in(reading: Reading, spec: &ModelSpec) -> Option<[u32; 2]> {
     match spec {
-        ModelSpec::Graph { reading: of, graph: name, .. } if name == graph && *of == reading => {
-            pair_of(spec).filter(|pair| allowed(pair))
-        }
+        ModelSpec::Graph { reading: of, .. } if *of == reading => pair_of(spec).filter(|pair| allowed(pair)),
         _ => None,
     }
 }
@@ -165,7 +163,7 @@ pub struct MapRow<'a> {
 }
 
 impl GraphSpace {
-    /// Builds the space from stored samples; models that are no reference net of that graph and reading
+    /// Builds the space from the stored samples of a graph; models that are no reference net in that reading
     /// are passed over. Cells without a measured pair are dropped.
     ///
     /// # Errors
@@ -173,7 +171,7 @@ impl GraphSpace {
     pub fn build(graph: &str, samples: &[ModelSamples], settings: GraphSettings) -> Result<Self, SpaceError> {
         let quiet = settings.rules.undisturbed.then(|| undisturbed(samples).samples);
         let of = |model: &ModelSamples| {
-            let pair = pair_on(graph, settings.reading, &model.spec)?;
+            let pair = pair_in(settings.reading, &model.spec)?;
             Some(Sampled::single(pair.to_vec(), model.visits.clone()))
         };
         let points: Vec<Sampled> = quiet.as_deref().unwrap_or(samples).iter().filter_map(of).collect();
@@ -298,28 +296,30 @@ mod tests {
     }
 
     #[test]
-    fn a_space_is_built_from_stored_samples_of_its_own_graph() {
+    fn a_space_is_built_from_stored_samples_of_its_own_reading() {
         use hanas_models::gnn::GnnNet;
         use hanas_proto::{Digest, Nanos};
 
         use crate::store::{ModelId, Visit};
         let planted: Vec<[u32; 2]> = some_pairs(42, 9).unwrap();
-        let model = |pair: &[u32; 2], graph: &str, ns: f64| ModelSamples {
+        let model = |pair: &[u32; 2], reading: Reading, ns: f64| ModelSamples {
             id: ModelId(0),
             digest: Digest([0; 32]),
             spec: ModelSpec::Graph {
                 net: GnnNet::reference(30, 3, pair[0], pair[1]),
-                reading: Reading::project(),
-                graph: graph.to_owned(),
+                reading,
+                // The name under which the graph was stored first.
+                graph: "little".to_owned(),
             },
             onnx_bytes: 0,
             visits: vec![Visit { samples: vec![Nanos::from_f64(ns); 20], ..Visit::default() }],
         };
         let latency =
             |pair: &[u32; 2]| 2e6 + 1_000.0 * feature(pair) - if planted.contains(pair) { 3e5 } else { 0.0 };
+        let project = Reading::project();
         let mut samples: Vec<ModelSamples> =
-            some_pairs(400, 9).unwrap().iter().map(|pair| model(pair, "tiny", latency(pair))).collect();
-        samples.extend(some_pairs(50, 4).unwrap().iter().map(|pair| model(pair, "other", 1.0)));
+            some_pairs(400, 9).unwrap().iter().map(|pair| model(pair, project, latency(pair))).collect();
+        samples.extend(some_pairs(50, 4).unwrap().iter().map(|pair| model(pair, Reading::paper(), 1.0)));
         let settings = GraphSettings {
             rules: Rules { floor: 1, ..Rules::project() },
             reading: Reading::project(),
@@ -335,7 +335,7 @@ mod tests {
         assert_eq!(map[1].heads.to_string(), "2");
         assert_eq!(map[1].cells[2].1.unwrap().chosen.point, planted[9]);
         let paper = GraphSettings { reading: Reading::paper(), ..settings };
-        assert!(matches!(GraphSpace::build("tiny", &samples, paper), Err(SpaceError::NoPairs { .. })));
+        assert!(matches!(GraphSpace::build("tiny", &samples[..400], paper), Err(SpaceError::NoPairs { .. })));
     }
 
     #[test]

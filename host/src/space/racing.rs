@@ -51,6 +51,13 @@ impl Default for Racing {
 }
 
 impl Racing {
+    /// The usual race with this budget, where runs are made in portions of `runs`: a heat is whole portions.
+    #[must_use]
+    pub fn in_portions(runs: u16, budget: u64) -> Self {
+        let usual = Self::default();
+        Self { heat: usual.heat.next_multiple_of(u32::from(runs.max(1))), budget, ..usual }
+    }
+
     /// Timed runs that one heat of these layers takes.
     #[must_use]
     pub fn cost(&self, layers: &[Layer]) -> u64 {
@@ -292,6 +299,12 @@ mod tests {
         let racing = Racing { budget: 224 * 20, ..Racing::default() };
         let (_, outcome) = race(&family, settings(), &racing, &mut device).unwrap();
         assert!(device.asked.len() > open.len(), "the rest of the budget is raced: {outcome:?}");
+    }
+
+    #[test]
+    fn a_heat_is_whole_portions() {
+        let heat = |runs| Racing::in_portions(runs, 1).heat;
+        assert_eq!([1, 4, 5, 100].map(heat), [8, 8, 10, 100]);
     }
 
     #[test]

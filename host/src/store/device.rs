@@ -16,6 +16,16 @@ pub(super) const SAME_SETTING: &str = "d.name = k.name AND d.cpu = k.cpu AND d.a
     AND d.runtime = k.runtime AND d.threads = k.threads AND d.pinned_mask = k.pinned_mask \
     AND d.governor = k.governor";
 
+/// As [`SAME_SETTING`] says.
+#[must_use]
+pub fn same_setting(one: &Device, other: &Device) -> bool {
+    let what = |of: &Device| {
+        let Device { name, cpu, arch, runtime, threads, pinned, governor, .. } = of.clone();
+        (name, cpu, arch, runtime, threads, pinned, governor)
+    };
+    what(one) == what(other)
+}
+
 const COLUMNS: &str = "id, name, agent, runtime, threads, cpu, arch, os, cores, pinned_mask, memory_bytes, \
     governor, clock_resolution_ns";
 

@@ -141,23 +141,19 @@ impl Store {
 
     fn check_version(&mut self) -> Result<(), StoreError> {
         let path = self.path.clone();
+        // Read first: a store that is there may be one that must not be written.
+        let tables = |of: &Connection| -> rusqlite::Result<u32> {
+            of.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        };
+        if tables(&self.connection).map_err(|error| self.fail(error))? > 0 {
+            return version(&self.connection, path).map_err(|error| self.fail(error))?;
+        }
         // Immediate, so that of two processes that find an empty file only one fills it.
         self.write(|tx| {
-            let number =
-                |name: &str| tx.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(|n| n as u32);
-            let tables: u32 = tx.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-            if tables == 0 {
+            if tables(tx)? == 0 {
                 tx.execute_batch(&schema::create())?;
-                return Ok(Ok(()));
             }
-            let found = number("user_version")?;
-            Ok(if number("application_id")? != schema::APPLICATION_ID {
-                Err(StoreError::NotAStore { path })
-            } else if found > schema::VERSION {
-                Err(StoreError::Newer { path, found, known: schema::VERSION })
-            } else {
-                Ok(())
-            })
+            version(tx, path)
         })?
     }
 
@@ -178,6 +174,21 @@ impl Store {
     fn fail(&self, error: rusqlite::Error) -> StoreError {
         failure(&self.path, error)
     }
+}
+
+/// Whether a file with tables is a store that this build knows.
+fn version(connection: &Connection, path: PathBuf) -> rusqlite::Result<Result<(), StoreError>> {
+    let number = |name: &str| {
+        connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(|number| number as u32)
+    };
+    let found = number("user_version")?;
+    Ok(if number("application_id")? != schema::APPLICATION_ID {
+        Err(StoreError::NotAStore { path })
+    } else if found > schema::VERSION {
+        Err(StoreError::Newer { path, found, known: schema::VERSION })
+    } else {
+        Ok(())
+    })
 }
 
 fn failure(path: &Path, source: rusqlite::Error) -> StoreError {

@@ -19,7 +19,8 @@ pub struct Saved<T> {
     pub created_unix_ms: i64,
     /// The sessions it stands on.
     pub sessions: Vec<SessionId>,
-    /// Sessions of its device setting, task and batch that it does not know: it is stale if any.
+    /// Later sessions of its device setting, task and batch: it is stale if any. Earlier ones that it does not stand
+    /// on were left out when it was made.
     pub newer: Vec<SessionId>,
 }
 
@@ -239,7 +240,7 @@ impl Store {
         };
         let sessions = read().map_err(|error| self.fail(error))?;
         let mut newer = self.covered_sessions(query)?;
-        newer.retain(|session| !sessions.contains(session));
+        newer.retain(|session| sessions.last().is_none_or(|last| session > last));
         Ok(Some(Saved { value, id, created_unix_ms, sessions, newer }))
     }
 }

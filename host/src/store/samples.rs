@@ -129,6 +129,25 @@ impl Store {
         rows.into_iter().map(|(hex, runs)| Ok((digest(&hex)?, runs.unsigned_abs()))).collect()
     }
 
+    /// Timed runs that a session and those before it in its device setting, task and batch hold, by model.
+    ///
+    /// # Errors
+    /// As [`Store::samples`].
+    pub fn runs_until(&self, session: SessionId) -> Result<BTreeMap<ModelId, u64>, StoreError> {
+        let sql = format!(
+            "SELECT v.model_id, sum(v.runs) FROM sessions t JOIN devices k ON k.id = t.device_id \
+             JOIN sessions s ON s.task = t.task AND s.batch = t.batch AND s.id <= t.id \
+             JOIN devices d ON d.id = s.device_id JOIN visits v ON v.session_id = s.id \
+             WHERE t.id = ?1 AND {SAME_SETTING} GROUP BY v.model_id"
+        );
+        let read = || -> rusqlite::Result<BTreeMap<_, _>> {
+            let mut rows = self.connection.prepare(&sql)?;
+            let row = |row: &Row<'_>| Ok((ModelId(row.get(0)?), row.get::<_, i64>(1)?.unsigned_abs()));
+            rows.query_map([session.0], row)?.collect()
+        };
+        read().map_err(|error| self.fail(error))
+    }
+
     /// The sessions that the query covers: what a fit or a space made of its samples stands on.
     ///
     /// # Errors

@@ -122,6 +122,14 @@ fn a_space_goes_stale_with_a_newer_session() {
     store.append_visits(second, &[visit]).unwrap();
     let saved = store.load_space::<Vec<u32>>(&query(id), "htas").unwrap().unwrap();
     assert_eq!(saved.newer, [second]);
+    let held = |session| store.runs_until(session).unwrap().into_values().collect::<Vec<_>>();
+    assert_eq!((held(first), held(second)), (vec![6, 6], vec![7, 6]), "later sessions do not count");
+    store.finish_session(first, false, &"noisy").unwrap();
+    let strict = SampleQuery { only_trustworthy: true, ..query(id) };
+    store.save_space(&strict, "htas", &vec![8_u32], &[]).unwrap();
+    let saved = store.load_space::<Vec<u32>>(&query(id), "htas").unwrap().unwrap();
+    assert_eq!(saved.sessions, [second]);
+    assert!(!saved.is_stale(), "what was left out is not newer");
     assert!(store.load_fit::<Vec<u32>>(&query(id), "layers").unwrap().is_none());
 }
 
