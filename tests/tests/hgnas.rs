@@ -140,6 +140,9 @@ fn a_graph_net_goes_all_the_way() {
     assert!(host.run(&["export", "run", "--batch", "2"]).complaint(2).contains("whole graph"));
     fs::remove_file(host.path("run/train.json")).unwrap();
     assert!(host.run(&[&words[..], &device[..]].concat()).complaint(1).contains("hanas train run"));
+    let untrained =
+        ["graph", "train", "--task", "planted-gnn", "--layers", "gat/sum/linear/1x1", "--epochs", "0"];
+    assert!(host.run(&untrained).complaint(2).contains("epochs"));
     let profile = host.run(&[&["profile"], &TASK[..], &device[..]].concat());
     assert_eq!(profile.code, Some(2));
     assert!(profile.stderr.contains("hanas graph profile --task planted-gnn"), "{}", profile.stderr);
@@ -202,6 +205,12 @@ fn runs_share_the_latencies_of_their_random_nets() {
     };
     let first = run("a", "2");
     assert_eq!(lines(&host.path("shared.jsonl")), 60);
+    // A finished search is told and not made again: there are weights of what it found.
+    let mut net = read(&host.path("a/net.json"));
+    net["measured_ns"] = 123.5.into();
+    fs::write(host.path("a/net.json"), net.to_string()).unwrap();
+    assert!(run("a", "2") == first);
+    assert_eq!(read(&host.path("a/net.json")), net);
     assert!(run("b", "3") == first && !host.path("a/latencies.jsonl").exists());
     // Measured in turns they know of each other.
     let device = ["--device", agent.url()];
@@ -212,6 +221,12 @@ fn runs_share_the_latencies_of_their_random_nets() {
     assert!(runs.iter().all(|run| run["in_turns"].as_array().unwrap().len() == 2), "{both}");
     assert!(runs.iter().all(|run| run["device_accuracy"] == run["trained_accuracy"]), "{both}");
     assert!(runs.iter().all(|run| run["slower"].is_number()), "{both}");
+    // Which net tells the pace depends on how nets are read.
+    let [read_so, read_else] = [r#"compat_src_softmax\":false"#, r#"compat_src_softmax\":true"#];
+    let record = fs::read_to_string(host.path("b/run.json")).unwrap();
+    fs::write(host.path("b/run.json"), record.replace(read_so, read_else)).unwrap();
+    let apart = host.run(&[&words[..], &device[..]].concat());
+    assert!(apart.complaint(2).contains("--paper"), "{}", apart.stderr);
 }
 
 /// With the same latencies a search that was interrupted makes the trials of one that was not.
@@ -254,15 +269,14 @@ fn an_interrupted_search_is_the_uninterrupted_one() {
 fn searches_go_side_by_side() {
     let host = Host::default();
     let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
-    let on = ["--device", agent.url(), "--out", "runs"];
     let small = ["--latency-nets", "60", "--epochs", "4", "--retrain", "1,2", "--allow-noisy"];
-    let compare = |limits: &str, arms: &str, more: &[&str]| {
-        let words = ["experiment", "gnn", "--jobs", "2", "--seeds", "1", "--limits", limits, "--arms", arms];
-        host.run(&[&words[..], &TASK[..], &on[..], &["--format", "json", "--"], &small[..], more].concat())
-            .json()
+    let compare = |out: &str, arms: &str, more: &[&str]| {
+        let words = ["experiment", "gnn", "--jobs", "2", "--seeds", "1", "--limits", "50", "--arms", arms];
+        let on = ["--device", agent.url(), "--out", out, "--format", "json", "--"];
+        host.run(&[&words[..], &TASK[..], &on[..], &small[..], more].concat())
     };
     let arms = "graphnas,random";
-    let report = compare("50", arms, &["--samples", "3"]);
+    let report = compare("runs", arms, &["--samples", "3"]).json();
     let rows = report["rows"].as_array().unwrap();
     assert_eq!((rows.len(), report["failed"].as_array().unwrap().len()), (2, 0), "{report}");
     for run in ["runs/graphnas-s1", "runs/random-s1"] {
@@ -273,9 +287,23 @@ fn searches_go_side_by_side() {
     assert!(log.contains("search hgnas") && log.contains("3 architectures trained"), "{log}");
     // Both ask for the same random nets, which the second finds measured.
     assert!(lines(&host.path("runs/latencies.jsonl")) <= 60);
-    assert_eq!(compare("50", arms, &["--samples", "3"])["rows"], report["rows"], "nothing is searched again");
+    let again = compare("runs", arms, &["--samples", "3"]).json();
+    assert_eq!(again["rows"], report["rows"], "nothing is searched again");
+    let other = compare("runs", arms, &["--samples", "2"]);
+    assert!(other.complaint(2).contains("runs was begun with --samples 3"), "{}", other.stderr);
 
-    let report = compare("50", "reward", &["--samples", "2", "--limit", "1us"]);
+    // A net that answers otherwise than it was trained is an error, after the table.
+    let file = host.path("runs/random-s1/verify.json");
+    let mut verify = read(&file);
+    verify["device_accuracy"] = 0.123.into();
+    fs::write(&file, verify.to_string()).unwrap();
+    let otherwise = compare("runs", arms, &["--samples", "3"]);
+    assert!(otherwise.code == Some(1) && otherwise.stdout.contains("\"rows\""), "{}", otherwise.stderr);
+    assert!(otherwise.stderr.contains("random seed 1: the device classifies"), "{}", otherwise.stderr);
+
+    fs::create_dir(host.path("other")).unwrap();
+    fs::copy(host.path("runs/latencies.jsonl"), host.path("other/latencies.jsonl")).unwrap();
+    let report = compare("other", "reward", &["--samples", "2", "--limit", "1us"]).json();
     assert!(report["failed"][0]["why"].as_str().unwrap().contains("raise --limit"), "{report}");
     let words = ["--space", "graphnas", "--strategy", "random", "--samples", "2", "--limit", "1us"];
     let words = [&words[..], &["--latencies", "runs/latencies.jsonl"]].concat();

@@ -180,10 +180,13 @@ fn a_training_with_other_settings_or_without_images_is_refused() {
     let none = ["--images", "0"];
     let refused = host.run(&[&search[..], &none].concat());
     assert!(refused.complaint(2).contains("--images 0"));
+    let no_rate = ["--rate", "0"];
+    assert!(host.run(&[&search[..], &no_rate].concat()).complaint(2).contains("--rate"));
     assert!(!host.path("run").exists());
     assert_eq!(host.run(&search).code, Some(0));
     let train = ["train", "run", "--epochs", "1", "--train-batch", "8", "--quiet"];
     assert!(host.run(&[&train[..], &none].concat()).complaint(2).contains("--images 0"));
+    assert!(host.run(&[&train[..], &no_rate].concat()).complaint(2).contains("--rate"));
     assert!(!host.path("run/weights.safetensors").exists());
     assert_eq!(host.run(&train).code, Some(0));
     let alone = host.run(&[&train[..], &["--no-teacher"]].concat());

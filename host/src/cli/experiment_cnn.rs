@@ -7,115 +7,31 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use serde::{Deserialize, Serialize};
 
-use super::context::{DeviceArg, Global};
-use super::experiment_settings::Settings;
+use super::context::{DeviceArg, Global, query};
+use super::device_timer::measured_base;
+use super::experiment_cnn_arms::{Arm, CONTRASTS};
+use super::experiment_settings::{Settings, distinct};
 use super::experiment_tables::{contrasts_table, nets_table};
 use super::images::ImageArgs;
 use super::output::{Format, json, text};
 use super::search_args::Budget;
 use super::steps::{Steps, path, words};
-use super::{Usage, interrupt, nets};
+use super::{Usage, interrupt};
 use crate::profile::sampling::Sampling;
 use crate::report::contrasts::{Contrast, Outcome};
 use crate::search::run::{RunDir, SCHEMA_VERSION, load, save};
+use crate::store::Store;
 use crate::task::{Task, TaskError};
 use crate::train::record::TrainRecord;
 
 /// Timed runs of the base net.
 const BASE_SAMPLES: u32 = 200;
-
-/// Arms of the experiment; what each is stands in docs/src/results/htas-cifar10-plan.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-enum Arm {
-    /// TAS, e = 1, by multiply-adds
-    #[value(name = "A")]
-    A,
-    /// TAS, e = 1, by latency
-    #[value(name = "B")]
-    B,
-    /// TAS, e = 2
-    #[value(name = "C")]
-    C,
-    /// HTAS as the paper has it
-    #[value(name = "D")]
-    D,
-    /// Aligned grid
-    #[value(name = "E")]
-    E,
-    /// Random widths of each group
-    #[value(name = "F")]
-    F,
-    /// Random nets
-    #[value(name = "G")]
-    G,
-    /// One factor for all widths
-    #[value(name = "H")]
-    H,
-    /// After NetAdapt
-    #[value(name = "N")]
-    N,
-    /// HTAS in hanas's own mode
-    #[value(name = "I")]
-    I,
-    /// I by curves
-    #[value(name = "I1")]
-    I1,
-    /// I decoded by argmax
-    #[value(name = "I2")]
-    I2,
-    /// Aligned grid in hanas's own mode
-    #[value(name = "J")]
-    J,
-}
-
-impl Arm {
-    fn name(self) -> String {
-        format!("{self:?}")
-    }
-
-    /// Its part of the `hanas search` command: strategy, mode, what it is charged, how it is decoded.
-    const fn search(self) -> &'static [&'static str] {
-        match self {
-            Self::A => &["tas", "--expand", "1", "--mode", "paper", "--cost", "flops"],
-            Self::B => &["tas", "--expand", "1", "--mode", "paper", "--cost", "paper-f"],
-            Self::C => &["tas", "--expand", "2", "--mode", "paper", "--cost", "paper-f"],
-            Self::D => &["htas", "--mode", "paper", "--cost", "paper-f"],
-            Self::E => &["aligned", "--mode", "paper", "--cost", "paper-f"],
-            Self::F => &["random-groups", "--mode", "paper", "--cost", "paper-f"],
-            Self::G => &["random", "--mode", "paper", "--cost", "paper-f"],
-            Self::H => &["uniform", "--mode", "paper", "--cost", "paper-f"],
-            Self::N => &["netadapt", "--mode", "paper", "--cost", "paper-f"],
-            Self::I => &["htas", "--mode", "project", "--cost", "pairwise", "--decode", "exact"],
-            Self::I1 => &["htas", "--mode", "project", "--cost", "paper-f", "--decode", "exact"],
-            Self::I2 => &["htas", "--mode", "project", "--cost", "pairwise", "--decode", "argmax"],
-            Self::J => &["aligned", "--mode", "project", "--cost", "pairwise", "--decode", "exact"],
-        }
-    }
-
-    /// The rule by which the space is chosen that it searches.
-    fn mode(self) -> &'static str {
-        if self.search().contains(&"project") { "project" } else { "paper" }
-    }
-}
-
-/// Contrasts as registered.
-const CONTRASTS: [(Arm, Arm); 12] = [
-    (Arm::B, Arm::A),
-    (Arm::C, Arm::B),
-    (Arm::D, Arm::C),
-    (Arm::D, Arm::E),
-    (Arm::D, Arm::F),
-    (Arm::I, Arm::D),
-    (Arm::I, Arm::I1),
-    (Arm::I, Arm::I2),
-    (Arm::I, Arm::J),
-    (Arm::D, Arm::G),
-    (Arm::I, Arm::H),
-    (Arm::I, Arm::N),
-];
+/// The experiment's store, in its folder.
+const STORE: &str = "hanas.sqlite";
 
 /// Arguments of `hanas experiment cnn`.
 #[derive(Debug, Args)]
@@ -143,16 +59,16 @@ pub(super) struct CnnArgs {
     #[arg(long, default_value = "0.5x")]
     budget: Budget,
     /// Search epochs
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
     /// Search epochs before those, of the weights alone
     #[arg(long, default_value_t = 2)]
     warmup_epochs: u32,
     /// Training epochs, after one with a rising learning rate
-    #[arg(long, default_value_t = 19)]
+    #[arg(long, default_value_t = 19, value_parser = clap::value_parser!(u32).range(1..))]
     train_epochs: u32,
     /// Images of a search or training step
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     train_batch: usize,
     /// Test images that the device classifies in every verification; 0 for none
     #[arg(long, default_value_t = 500)]
@@ -174,9 +90,8 @@ struct Report {
 
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &CnnArgs) -> anyhow::Result<()> {
-    if args.arms.is_empty() || args.seeds.is_empty() {
-        return Err(Usage("name at least one arm and one seed".to_owned()).into());
-    }
+    distinct("--arms", &args.arms)?;
+    distinct("--seeds", &args.seeds)?;
     if !args.table {
         let settings = settings(args);
         settings.check(&args.out)?;
@@ -212,7 +127,16 @@ fn settings(args: &CnnArgs) -> Settings {
     ])
 }
 
-/// The base net's latency, as measured before the first arm: `base_latency.json`.
+/// What was profiled before the first arm: `prepared.json`.
+#[derive(Serialize, Deserialize)]
+struct Prepared {
+    /// See [`SCHEMA_VERSION`].
+    schema_version: u32,
+    /// Whether layers by input and output width are in it.
+    pairs: bool,
+}
+
+/// The base net's latency at the profile's pace, as measured before the first arm: `base_latency.json`.
 #[derive(Serialize, Deserialize)]
 struct BaseLatency {
     /// See [`SCHEMA_VERSION`].
@@ -230,20 +154,31 @@ struct Experiment<'a> {
 
 impl<'a> Experiment<'a> {
     fn new(global: &'a Global, args: &'a CnnArgs) -> anyhow::Result<Self> {
-        let steps = Steps::new(global, args.out.join("hanas.sqlite"), args.out.join("log"))?;
+        let steps = Steps::new(global, args.out.join(STORE), args.out.join("log"))?;
         Ok(Self { args, global, steps })
     }
 
-    /// Profile, pairs, their model, and the base net's latency.
+    /// Profile, pairs and their model, once: with samples added later, arms and seeds of one table would be
+    /// searched in other spaces and charged by other models.
     fn prepare(&self) -> anyhow::Result<()> {
+        let file = self.args.out.join("prepared.json");
+        let by_pairs = self.args.arms.iter().find(|arm| arm.needs_pairs());
+        if file.exists() {
+            let Prepared { pairs, .. } = load(&file)?;
+            return match by_pairs {
+                Some(&arm) if !pairs => Err(without_pairs(arm).into()),
+                _ => Ok(()),
+            };
+        }
         let (device, task) = (self.device(), self.task());
         self.step("profile", [words(&["profile", "--allow-noisy"]), device.clone(), task.clone()])?;
-        if self.args.arms.iter().any(|arm| arm.mode() == "project") {
+        if by_pairs.is_some() {
             let pairs = words(&["profile", "--which", "pairs", "--allow-noisy"]);
             self.step("pairs", [pairs, device.clone(), task.clone()])?;
             self.step("fit", [words(&["latency", "fit", "--model", "pairwise"]), task.clone()])?;
         }
-        Ok(())
+        let prepared = Prepared { schema_version: SCHEMA_VERSION, pairs: by_pairs.is_some() };
+        Ok(save(&file, &prepared)?)
     }
 
     /// The one latency limit of all arms. The base net is measured once and its latency kept.
@@ -256,15 +191,24 @@ impl<'a> Experiment<'a> {
         let base = if file.exists() {
             load::<BaseLatency>(&file)?
         } else {
-            let mut session = self.global.connect(&self.args.device)?;
-            let base = self.args.task.parse::<Task>()?.family.base();
-            let sampling = Sampling { samples: BASE_SAMPLES, ..Sampling::default() };
-            let timed = nets::measure(&mut session, &base, self.args.batch, &sampling)?;
-            let base = BaseLatency { schema_version: SCHEMA_VERSION, latency_ns: timed.value_ns };
+            let latency_ns = self.base_ns()?;
+            let base = BaseLatency { schema_version: SCHEMA_VERSION, latency_ns };
             save(&file, &base)?;
             base
         };
         Ok(Budget::Latency(share * base.latency_ns).to_string())
+    }
+
+    /// Measures the base net, as every search does.
+    fn base_ns(&self) -> anyhow::Result<f64> {
+        let (task, batch): (Task, u32) = (self.args.task.parse()?, self.args.batch);
+        let mut session = self.global.connect(&self.args.device)?;
+        let mut store = Store::open_existing(&self.args.out.join(STORE))?;
+        let device = store.device_id(session.facts())?;
+        let samples = store.samples(&query(device, &task, batch))?;
+        let sampling = Sampling { samples: BASE_SAMPLES, ..Sampling::default() };
+        let (base_ns, _) = measured_base(&mut session, &task.family.base(), batch, &samples, &sampling)?;
+        Ok(base_ns)
     }
 
     /// Searches and trains the arms that are searched in one space, seed by seed.
@@ -307,16 +251,12 @@ impl<'a> Experiment<'a> {
         self.step(&name(run), [train, length, self.images()])
     }
 
-    /// Measures all arms' nets of a seed in turns, unless all are measured: a device may be slower for one
-    /// arm and not for another.
+    /// Measures all arms' nets of a seed in turns, unless that is how they were measured last: a device may
+    /// be slower for one arm and not for another.
     fn verify(&self, seed: u64) -> anyhow::Result<()> {
         let arms: BTreeSet<Arm> = self.args.arms.iter().copied().collect();
         let runs: Vec<PathBuf> = arms.iter().map(|&arm| folder(&self.args.out, arm, seed)).collect();
-        let missing = || -> anyhow::Result<bool> {
-            let dirs: Vec<RunDir> = runs.iter().map(|run| RunDir::open(run)).collect::<Result<_, _>>()?;
-            Ok(dirs.iter().any(|dir| dir.verify().is_err()))
-        };
-        if !missing()? {
+        if in_turns(&runs) {
             return Ok(());
         }
         let check = self.args.check_images.to_string();
@@ -325,7 +265,7 @@ impl<'a> Experiment<'a> {
         verify.extend(self.args.images.data.iter().flat_map(|data| ["--data".to_owned(), path(data)]));
         let ended = self.step(&format!("verify-{seed}"), [verify, self.device()]);
         // Nets over their budget end the command and are an outcome like any other.
-        if interrupt::asked() || missing()? {
+        if interrupt::asked() || !in_turns(&runs) {
             ended.and(Err(anyhow::anyhow!("seed {seed} is not verified")))
         } else {
             Ok(())
@@ -333,8 +273,9 @@ impl<'a> Experiment<'a> {
     }
 
     fn device(&self) -> Vec<String> {
-        let DeviceArg { device, queue_timeout } = &self.args.device;
-        words(&["--device", device, "--queue-timeout", &queue_timeout.to_string()])
+        let DeviceArg { device, queue_timeout, run_timeout } = &self.args.device;
+        let (queue, run) = (queue_timeout.to_string(), run_timeout.to_string());
+        words(&["--device", device, "--queue-timeout", &queue, "--run-timeout", &run])
     }
 
     fn task(&self) -> Vec<String> {
@@ -368,6 +309,22 @@ fn found(run: &Path) -> bool {
     RunDir::open(run).and_then(|run| run.net()).is_ok()
 }
 
+/// Whether these runs were measured with each other last.
+fn in_turns(runs: &[PathBuf]) -> bool {
+    let with_all = |run: &PathBuf| {
+        let verify = RunDir::open(run).and_then(|dir| dir.verify());
+        verify.is_ok_and(|verify| runs.iter().all(|other| verify.in_turns.contains(other)))
+    };
+    runs.iter().all(with_all)
+}
+
+fn without_pairs(arm: Arm) -> Usage {
+    let arm = arm.name();
+    Usage(format!(
+        "this experiment was begun without the table of pairs that arm {arm} needs, and measured now it would change what other arms are charged; name {arm} in the first call, with another --out"
+    ))
+}
+
 /// A run that is trained and verified.
 fn outcome(out: &Path, arm: Arm, seed: u64) -> Option<Outcome> {
     let run = RunDir::open(&folder(out, arm, seed)).ok()?;
@@ -376,7 +333,7 @@ fn outcome(out: &Path, arm: Arm, seed: u64) -> Option<Outcome> {
         arm: arm.name(),
         seed,
         accuracy: train.test_accuracy,
-        latency_ns: verify.measured_ns,
+        latency_ns: verify.at_pace(verify.measured_ns),
         noisy: !verify.doubts.is_empty(),
         over_budget: verify.within_budget == Some(false),
     })

@@ -5,16 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use clap::{Args, Parser};
+use anyhow::Context as _;
+use clap::Args;
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global};
+use super::experiment_gnn_plans::{Line, Plan, arms, line, plans, settings};
 use super::experiment_gnn_tables::{Row, Summary, arms_table, nets_table, summaries};
+use super::experiment_settings::distinct;
 use super::graph_run::{Asked, GraphRun, agreed, verify};
-use super::hgnas_args::{HgnasArgs, SpaceArg};
+use super::hgnas_args::SpaceArg;
 use super::output::{Format, json, text};
 use super::steps::{Steps, words};
-use super::{NO_NET, StepFailed, Usage, hgnas_prepare, search_hgnas, side_by_side};
+use super::{NO_NET, StepFailed, hgnas_prepare, search_hgnas, side_by_side};
 use crate::data::graph::load;
 use crate::profile::sampling::Sampling;
 use crate::search::SearchError;
@@ -27,69 +30,41 @@ use crate::task::graph::GraphTask;
 pub(super) struct GnnArgs {
     /// The graph: cora-gnn, citeseer-gnn, pubmed-gnn, planted-gnn, which is no benchmark, or NAME-gnn
     #[arg(long, short, value_name = "TASK")]
-    task: GraphTask,
+    pub(super) task: GraphTask,
     /// Folder of the graph's files
     #[arg(long, env = "HANAS_DATA", value_name = "FOLDER", default_value = ".")]
-    data: PathBuf,
+    pub(super) data: PathBuf,
     /// A device's name in the inventory or its address; its space of heads and dims must be built
     #[arg(long, short, env = "HANAS_DEVICE", value_name = "DEVICE")]
-    device: String,
-    /// Runs of every arm
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
-    seeds: u64,
+    pub(super) device: String,
+    /// Seeds; every arm is searched once under each
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    pub(super) seeds: Vec<u64>,
     /// Latency limits of the limited arms, as quantiles of random nets in percent
     #[arg(long, value_delimiter = ',', default_values_t = [25u32, 50], value_parser = clap::value_parser!(u32).range(1..=100))]
-    limits: Vec<u32>,
+    pub(super) limits: Vec<u32>,
     /// Only these arms [default: all]
     #[arg(long, value_delimiter = ',', value_name = "ARM")]
-    arms: Vec<String>,
+    pub(super) arms: Vec<String>,
     /// Folder of the runs
     #[arg(long, short, value_name = "FOLDER")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Searches at once, as programs that share the processor's cores, each with a memory of its own; while
     /// one measures, the others wait
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    jobs: u32,
+    pub(super) jobs: u32,
     /// Say what would be searched, and what is done already, and search nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// What every search is given as well, after `--`: --samples 50, --epochs 30, --allow-noisy ...
     #[arg(last = true, allow_hyphen_values = true, value_name = "OPTION")]
-    more: Vec<String>,
+    pub(super) more: Vec<String>,
 }
 
-/// An arm without a limit, and the options that make it; the first is what the others are held against.
-const FREE: [(&str, &[&str]); 6] = [
-    (GRAPHNAS, &["--space", "graphnas", "--reward", "accuracy"]),
-    ("space", &["--space", "hgnas", "--reward", "accuracy"]),
-    ("reward", &["--space", "graphnas", "--reward", "latency"]),
-    ("both", &["--space", "hgnas", "--reward", "latency"]),
-    ("random", &["--space", "graphnas", "--strategy", "random", "--reward", "accuracy"]),
-    ("random-space", &["--space", "hgnas", "--strategy", "random", "--reward", "accuracy"]),
-];
-/// Arms under each limit.
-const LIMITED: [(&str, &[&str]); 4] = [
-    (GRAPHNAS, &["--space", "graphnas", "--reward", "accuracy"]),
-    ("both", &["--space", "hgnas", "--reward", "latency"]),
-    ("random-space", &["--space", "hgnas", "--strategy", "random", "--reward", "accuracy"]),
-    ("evolution-space", &["--space", "hgnas", "--strategy", "evolution", "--reward", "accuracy"]),
-];
-const GRAPHNAS: &str = "graphnas";
 /// Timed runs of a seed's nets in turns.
 const TURNS: u32 = 200;
 /// Seconds to wait while another session holds the device.
 const QUEUE_SECONDS: u64 = 600;
-
-/// One search.
-struct Plan {
-    arm: String,
-    /// The arm that it is held against.
-    control: String,
-    seed: u64,
-    folder: PathBuf,
-    words: Vec<String>,
-}
-
 #[derive(Serialize)]
 struct Report {
     task: String,
@@ -114,23 +89,25 @@ impl Failed {
     }
 }
 
-/// The command line of a search, to be parsed as one.
-#[derive(Debug, Parser)]
-struct Line {
-    #[command(flatten)]
-    args: HgnasArgs,
-}
-
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &GnnArgs) -> anyhow::Result<()> {
+    distinct("--seeds", &args.seeds)?;
+    distinct("--limits", &args.limits)?;
     let plans = plans(args)?;
     // Parsed before anything runs: what is wrong with an option is found at once.
     let lines: Vec<Line> = plans.iter().map(line).collect::<anyhow::Result<_>>()?;
+    let settings = settings(args);
+    settings.check(&args.out)?;
     let open = plans.iter().zip(&lines).filter(|(plan, _)| verified(&plan.folder).is_none());
-    let mut measured = open.filter(|(_, line)| line.args.space == SpaceArg::Hgnas);
-    if let (false, Some((_, line))) = (args.dry_run, measured.next()) {
+    let open: Vec<&Line> = open.map(|(_, line)| line).collect();
+    let measured = open.iter().find(|line| line.args.space == SpaceArg::Hgnas);
+    if let (false, Some(line)) = (args.dry_run, measured.or(open.first())) {
         // Found at once, and not after the first arm.
         hgnas_prepare::ready(global, &line.args)?;
+        // Not before: a device or a file that is not there begins nothing.
+        let out = args.out.display();
+        fs::create_dir_all(&args.out).with_context(|| format!("{out} cannot be made"))?;
+        settings.keep(&args.out)?;
     }
     for (place, plan) in plans.iter().enumerate() {
         let done = verified(&plan.folder).is_some();
@@ -145,13 +122,19 @@ pub(super) fn run(global: &Global, args: &GnnArgs) -> anyhow::Result<()> {
         _ => several_at_once(global, args, &plans)?,
     };
     if !args.dry_run {
-        for seed in 1..=args.seeds {
+        for &seed in &args.seeds {
             in_turns(global, args, plans.iter().filter(|plan| plan.seed == seed))?;
         }
     }
     let rows: Vec<Row> = plans.iter().filter_map(row).collect();
-    let report = Report { task: args.task.name.clone(), arms: summaries(&arms(&plans), &rows), rows, failed };
-    print(global, &report)
+    let arms = summaries(&arms(&plans), &args.seeds, &rows);
+    print(global, &Report { task: args.task.name.clone(), arms, rows, failed })?;
+    // Last, so that one such net does not hide what the others came to.
+    for plan in &plans {
+        let verify = verified(&plan.folder).map(|(_, verify)| verify);
+        agreed(&verify).with_context(|| format!("{} seed {}", plan.arm, plan.seed))?;
+    }
+    Ok(())
 }
 
 /// Searches one after another; those that found nothing. Whatever else goes wrong ends the experiment.
@@ -225,69 +208,13 @@ fn in_turns<'p>(
     let open = |folder: &&PathBuf| GraphRun::open(&RunDir::open(folder)?);
     let runs: Vec<GraphRun> = folders.iter().map(open).collect::<anyhow::Result<_>>()?;
     let data = load(&args.task.data, &args.data)?;
-    let device = DeviceArg { device: args.device.clone(), queue_timeout: QUEUE_SECONDS };
+    let device = DeviceArg::new(args.device.clone(), QUEUE_SECONDS);
     let mut session = global.connect(&device)?;
     eprintln!("measuring {} nets in turns", runs.len());
     let sampling = Sampling { samples: TURNS, ..Sampling::default() };
     let asked = Asked { device: &args.device, data: Some(&data), answers: true, sampling };
-    let (records, _) = verify(&runs, &mut session, &asked)?;
-    // A net over its limit is told by the table.
-    agreed(&records)
-}
-
-fn plans(args: &GnnArgs) -> anyhow::Result<Vec<Plan>> {
-    let mut arms: Vec<(String, String, Vec<String>)> = Vec::new();
-    let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-    for (name, words) in FREE {
-        arms.push((name.to_owned(), GRAPHNAS.to_owned(), owned(words)));
-    }
-    for limit in &args.limits {
-        for (name, words) in LIMITED {
-            let more = owned(&["--limit", &format!("q{limit}")]);
-            arms.push((
-                format!("{name}-q{limit}"),
-                format!("{GRAPHNAS}-q{limit}"),
-                [owned(words), more].concat(),
-            ));
-        }
-    }
-    let unknown = args.arms.iter().find(|wanted| arms.iter().all(|(name, ..)| name != *wanted));
-    if let Some(unknown) = unknown {
-        let names: Vec<&str> = arms.iter().map(|(name, ..)| name.as_str()).collect();
-        return Err(Usage(format!("there is no arm '{unknown}'; there are {}", names.join(", "))).into());
-    }
-    arms.retain(|(name, ..)| args.arms.is_empty() || args.arms.contains(name));
-    let text = |path: &Path| path.display().to_string();
-    let mut plans = Vec::new();
-    // Seed by seed, so that what is there after an interruption is comparable.
-    for seed in 1..=args.seeds {
-        for (arm, control, words) in &arms {
-            let folder = args.out.join(format!("{arm}-s{seed}"));
-            let own = [
-                "hgnas".to_owned(),
-                format!("--task={}", args.task.name),
-                format!("--data={}", text(&args.data)),
-                format!("--device={}", args.device),
-                format!("--out={}", text(&folder)),
-                format!("--scores={}", text(&args.out.join("scores.jsonl"))),
-                format!("--latencies={}", text(&args.out.join("latencies.jsonl"))),
-                format!("--seed={seed}"),
-            ];
-            let turns = format!("--turns={}", text(&args.out.join("turns")));
-            let turns = if args.jobs > 1 { vec![turns] } else { Vec::new() };
-            let words = [&own[..], &turns, words, &args.more].concat();
-            plans.push(Plan { arm: arm.clone(), control: control.clone(), seed, folder, words });
-        }
-    }
-    Ok(plans)
-}
-
-fn line(plan: &Plan) -> anyhow::Result<Line> {
-    Line::try_parse_from(&plan.words).map_err(|error| {
-        let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        Usage(format!("{}: {}", plan.arm, first.trim_start_matches("error: "))).into()
-    })
+    // A net over its limit is told by the table, and one that answers otherwise after it.
+    verify(&runs, &mut session, &asked).map(drop)
 }
 
 /// The records of a run that was searched, trained and verified.
@@ -313,18 +240,6 @@ fn row(plan: &Plan) -> Option<Row> {
     })
 }
 
-/// Every arm of these searches once, with its control.
-fn arms(plans: &[Plan]) -> Vec<(&str, &str)> {
-    let mut arms = Vec::new();
-    for plan in plans {
-        let arm = (plan.arm.as_str(), plan.control.as_str());
-        if !arms.contains(&arm) {
-            arms.push(arm);
-        }
-    }
-    arms
-}
-
 fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
     let arms = arms_table(&report.arms);
     match global.format {
@@ -339,44 +254,5 @@ fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
                 arms.to_text()
             ))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Command {
-        #[command(flatten)]
-        args: GnnArgs,
-    }
-
-    fn parse(more: &[&str]) -> GnnArgs {
-        let words = ["gnn", "--task", "planted-gnn", "--device", "d", "--out", "runs"];
-        Command::parse_from([&words[..], more].concat()).args
-    }
-
-    #[test]
-    fn every_arm_is_a_search_of_its_own() {
-        let plans = plans(&parse(&["--seeds", "2", "--", "--samples", "5"])).unwrap();
-        assert_eq!(plans.len(), 2 * (6 + 2 * 4));
-        let folders: std::collections::BTreeSet<&PathBuf> = plans.iter().map(|plan| &plan.folder).collect();
-        assert_eq!(folders.len(), plans.len());
-        for plan in &plans {
-            let args = line(plan).unwrap().args;
-            assert_eq!((args.samples(), args.seed, args.out), (5, plan.seed, plan.folder.clone()));
-            assert_eq!(args.limit.is_some(), plan.arm.contains("-q"));
-            assert!(plans.iter().any(|other| other.arm == plan.control));
-        }
-    }
-
-    #[test]
-    fn what_makes_no_search_is_said_before_any_runs() {
-        let wrong = plans(&parse(&["--arms", "both,neither"])).err().unwrap().to_string();
-        assert!(wrong.contains("'neither'") && wrong.contains("both-q25"), "{wrong}");
-        let plans = plans(&parse(&["--", "--sample", "5"])).unwrap();
-        let wrong = line(&plans[0]).unwrap_err();
-        assert!(super::super::exit_code(&wrong) == 2 && wrong.to_string().contains("--sample"), "{wrong}");
     }
 }

@@ -53,13 +53,14 @@ pub(super) struct Against {
     pub(super) gain: Mean,
     /// Logarithm of the control's latency over the arm's.
     pub(super) log_speedup: Mean,
-    /// Success as registered, of the arms that it is registered for; a net over its limit is none.
+    /// Success as registered, of the arms that it is registered for; a net over its limit is none, and a seed
+    /// without a net of the arm or the control leaves none.
     pub(super) success: Option<bool>,
 }
 
 impl Against {
     /// None where arm and control share no seed.
-    fn new(outcomes: &[Outcome], arm: &str, control: &str, limited: bool) -> Option<Self> {
+    fn new(outcomes: &[Outcome], (arm, control): (&str, &str), seeds: &[u64], limited: bool) -> Option<Self> {
         let contrast = Contrast::new(outcomes, arm, control).filter(|_| arm != control)?;
         let gain = contrast.accuracy;
         let log_speedup = Mean { mean: -contrast.log_latency.mean, ..contrast.log_latency };
@@ -70,13 +71,15 @@ impl Against {
         } else {
             log_speedup.mean > FASTER.ln() && surely(log_speedup) && gain.mean >= -LOSS
         };
-        let success = (arm.split('-').next() == Some(REGISTERED)).then_some(reached);
+        let whole = contrast.seeds == seeds.len();
+        let success = (arm.split('-').next() == Some(REGISTERED)).then_some(reached && whole);
         Some(Self { control: control.to_owned(), gain, log_speedup, success })
     }
 }
 
-/// The arms that have searches to show, each with the control that it is held against.
-pub(super) fn summaries(arms: &[(&str, &str)], rows: &[Row]) -> Vec<Summary> {
+/// The arms that have searches to show, each with the control that it is held against; `seeds` are all that
+/// were to be searched.
+pub(super) fn summaries(arms: &[(&str, &str)], seeds: &[u64], rows: &[Row]) -> Vec<Summary> {
     let outcome = |row: &Row| Outcome {
         arm: row.arm.clone(),
         seed: row.seed,
@@ -95,7 +98,7 @@ pub(super) fn summaries(arms: &[(&str, &str)], rows: &[Row]) -> Vec<Summary> {
             seeds: own.len(),
             test: mean(|row| row.test)?,
             log_ms: mean(|row| (row.measured_ns / 1e6).ln())?,
-            against: Against::new(&outcomes, arm, control, limited),
+            against: Against::new(&outcomes, (arm, control), seeds, limited),
         })
     };
     arms.iter().filter_map(summary).collect()
@@ -171,13 +174,13 @@ mod tests {
     const ARMS: [(&str, &str); 2] = [("graphnas", "graphnas"), ("both", "graphnas")];
 
     fn against(rows: &[Row]) -> Against {
-        summaries(&ARMS, rows)[1].against.clone().unwrap()
+        summaries(&ARMS, &[1, 2, 3], rows)[1].against.clone().unwrap()
     }
 
     #[test]
     fn arms_are_held_against_the_control_of_their_seed() {
         let rows = [row("graphnas", 1, 0.8, 8e6), row("both", 1, 0.79, 2e6), row("both", 2, 0.5, 1e6)];
-        let found = summaries(&ARMS, &rows);
+        let found = summaries(&ARMS, &[1, 2, 3], &rows);
         assert_eq!(found.iter().map(|of| of.seeds).collect::<Vec<_>>(), [1, 2]);
         assert!(found[0].against.is_none());
         let both = against(&rows);
@@ -208,5 +211,15 @@ mod tests {
         assert!(!success([0.82; 3], [25.0; 3], None), "surely, but little");
         assert!(success([0.83, 0.829, 0.831], [40.0; 3], Some(5e7)));
         assert!(!success([0.86, 0.82, 0.82], [10.0; 3], Some(5e7)), "the interval holds 0");
+    }
+
+    #[test]
+    fn a_seed_without_a_net_leaves_no_success() {
+        let arm = |arm: &str, ms: f64| (1..=3).map(|seed| row(arm, seed, 0.82, ms)).collect::<Vec<_>>();
+        let (control, both) = (arm("graphnas", 30e6), arm("both", 10e6));
+        let success = |control: &[Row], both: &[Row]| against(&[control, both].concat()).success;
+        assert_eq!(success(&control, &both), Some(true));
+        assert_eq!(success(&control, &both[..2]), Some(false));
+        assert_eq!(success(&control[1..], &both), Some(false));
     }
 }

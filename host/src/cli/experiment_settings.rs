@@ -1,7 +1,7 @@
 //! What an experiment was begun with: `experiment.json` in its folder. Steps whose product is there are not run
 //! again, so that another call must not have other settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -21,10 +21,19 @@ pub(super) struct Settings {
     options: BTreeMap<String, String>,
 }
 
+/// Refuses an option without a value, or with one twice: a seed that counts twice narrows the intervals.
+pub(super) fn distinct<T: Ord>(option: &str, values: &[T]) -> anyhow::Result<()> {
+    let different: BTreeSet<&T> = values.iter().collect();
+    if values.is_empty() || different.len() < values.len() {
+        return Err(Usage(format!("{option}: name at least one, and each once")).into());
+    }
+    Ok(())
+}
+
 impl Settings {
     /// These options.
-    pub(super) fn new<const N: usize>(options: [(&str, String); N]) -> Self {
-        let options = options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    pub(super) fn new<N: Into<String>>(options: impl IntoIterator<Item = (N, String)>) -> Self {
+        let options = options.into_iter().map(|(name, value)| (name.into(), value)).collect();
         Self { schema_version: SCHEMA_VERSION, options }
     }
 
@@ -39,9 +48,13 @@ impl Settings {
         let Some(name) = begun.options.keys().chain(self.options.keys()).find(differs) else {
             return Ok(());
         };
-        let was = begun.options.get(name).map_or("none", String::as_str);
+        let begun_with = match begun.options.get(name) {
+            None => format!("without --{name}"),
+            Some(value) if value.is_empty() => format!("with --{name}"),
+            Some(value) => format!("with --{name} {value}"),
+        };
         let out = out.display();
-        Err(Usage(format!("{out} was begun with --{name} {was}; give that or another --out")).into())
+        Err(Usage(format!("{out} was begun {begun_with}; give it so or give another --out")).into())
     }
 
     /// Keeps them in a folder that was not begun yet.
@@ -66,10 +79,10 @@ mod tests {
         settings("12").check(out).unwrap();
         let refused = settings("1").check(out).unwrap_err();
         assert!(refused.is::<Usage>());
-        let said = format!("{} was begun with --epochs 12; give that or another --out", out.display());
+        let said = format!("{} was begun with --epochs 12; give it so or give another --out", out.display());
         assert_eq!(refused.to_string(), said);
         let more =
             Settings::new([("batch", "4".to_owned()), ("epochs", "12".to_owned()), ("more", String::new())]);
-        assert!(more.check(out).unwrap_err().to_string().contains("--more none"));
+        assert!(more.check(out).unwrap_err().to_string().contains("begun without --more;"));
     }
 }

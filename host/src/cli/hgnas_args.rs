@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{ArgMatches, Args, FromArgMatches, ValueEnum};
 
 use super::Usage;
@@ -139,7 +140,7 @@ pub(super) struct HgnasArgs {
     #[arg(long, value_enum, default_value_t)]
     strategy: StrategyArg,
     /// Trials [default: 200, with --paper 1000]
-    #[arg(long)]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     samples: Option<usize>,
     /// Random nets measured for the latency predictor [default: 200, with --paper 600]
     #[arg(long, value_parser = clap::value_parser!(u32).range(60..))]
@@ -244,6 +245,7 @@ mod tests {
         assert!(matches!(parse(conv), Ok(SearchCommand::Conv(_))));
         assert!(parse("search htas --task shapes10-resnet20 --device d --out r").is_err());
         assert!(parse("search hgnas --task cora-resnet20 --device d --out r").is_err());
+        assert!(parse("search hgnas --task cora-gnn --device d --out r --samples 0").is_err());
     }
 
     #[test]

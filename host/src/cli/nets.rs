@@ -120,7 +120,8 @@ pub(super) fn at_pace(
         let latencies = latencies(session, &runs.visits)?;
         let models: Vec<_> = runs.visits.iter().map(Vec::as_slice).collect();
         let contexts = &runs.contexts;
-        let verdict = judge(&Evidence { models: &models, contexts, clock_resolution_ns, cores });
+        let verdict =
+            judge(&Evidence { models: &models, earlier: &[], contexts, clock_resolution_ns, cores });
         let doubts = verdict.reasons.iter().map(ToString::to_string).collect();
         let known_ns = known.and_then(|place| latencies.get(place)).map_or(1.0, |of| of.value_ns);
         Ok((Taken { latencies, doubts, trustworthy: verdict.trustworthy }, known_ns))

@@ -8,10 +8,8 @@ use hanas_proto::{Bytes, Nanos};
 use serde::Serialize;
 
 use super::context::{Global, TaskArg, query};
-use super::device_timer::{DeviceTimer, base_of, fits};
-use super::nets::measure;
+use super::device_timer::{DeviceTimer, fits, measured_base};
 use super::output::{Format, json, text};
-use super::pace::Pace;
 use super::search_args::{Budget, SearchArgs};
 use super::watch::Watch;
 use super::{Interrupted, interrupt, space};
@@ -41,6 +39,7 @@ struct Outcome {
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     let TaskArg { task, batch } = &args.task;
+    args.check()?;
     let mut store = global.existing_store()?;
     let mut session = global.connect(&args.device)?;
     let device = store.device_id(session.facts())?;
@@ -55,19 +54,17 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     let clock = session.facts().clock_resolution_ns;
     let (cost, model) = latency_model(args, task, &store, &query, &samples, clock)?;
     let measured = match args.needs_space() {
-        true => Some(space::load(&store, &query)?.value.widths()),
+        true => {
+            let space = space::load(&store, &query)?.value;
+            space::note_other_mode(&space, args.is_paper());
+            Some(space.widths())
+        }
         false => None,
     };
     // Before anything is measured or written: images that do not fit are found at once.
     let (data, normalisation) = args.images.load(task)?;
     let base_net = task.family.base();
-    // What the profile tells of the base net is the pace of all predictions: on a device that is slower
-    // now, a budget would otherwise stand for another net.
-    let mut pace = Pace::new(base_of(&samples, &base_net, clock)?.unwrap_or(f64::INFINITY));
-    let base_ns = pace.undisturbed(|| {
-        let now = measure(&mut session, &base_net, *batch, &Sampling::default())?.value_ns;
-        Ok((now, now))
-    })?;
+    let (base_ns, pace) = measured_base(&mut session, &base_net, *batch, &samples, &Sampling::default())?;
     let mut base = NetRecord::new(&base_net)?;
     base.measured_ns = Some(base_ns);
     let config = args.config(cost, base_ns)?;
@@ -105,13 +102,8 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
     let mut watch = Watch::new("search", global.quiet);
     let found = search(&request, &mut timer, Some(&files), &mut watch.monitor(interrupt::watch()));
     drop(watch);
-    if let Err(
-        SearchError::BudgetTooSmall { .. }
-        | SearchError::BudgetTooLarge { .. }
-        | SearchError::Diverged { .. },
-    ) = &found
-    {
-        // Another budget or rate is what comes next, most likely into the same folder.
+    if found.as_ref().is_err_and(wants_other_settings) {
+        // Most likely into the same folder.
         dir.abandon();
     }
     let found = found.map_err(|error| ended(error, config.strategy, &dir))?;
@@ -227,6 +219,17 @@ fn record_of(found: &Found, timer: &DeviceTimer<'_>) -> anyhow::Result<NetRecord
     Ok(record)
 }
 
+/// Whether another budget or rate is what comes next.
+const fn wants_other_settings(error: &SearchError) -> bool {
+    matches!(
+        error,
+        SearchError::BudgetTooSmall { .. }
+            | SearchError::BudgetTooLarge { .. }
+            | SearchError::NoneFits { .. }
+            | SearchError::Diverged { .. }
+    )
+}
+
 /// A search that found no net, and what to do.
 fn ended(error: SearchError, strategy: Strategy, dir: &RunDir) -> anyhow::Error {
     let interrupted = match &error {
@@ -274,6 +277,7 @@ fn print(global: &Global, outcome: &Outcome) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::meter::Amount;
     use crate::space::width::WidthSpace;
 
     #[test]
@@ -292,6 +296,14 @@ mod tests {
         assert!(diverged().ends_with("the learning rate is too high; give a lower --rate"));
         std::fs::write(dir.search_checkpoint(), "").unwrap();
         assert!(diverged().ends_with("give a lower --rate and another --out"));
+    }
+
+    #[test]
+    fn a_search_without_a_net_gives_its_folder_back() {
+        let (budget, nearest) = (Amount::Nanos(1e6), Amount::Nanos(2e6));
+        assert!(wants_other_settings(&SearchError::NoneFits { budget, tried: 2, nearest }));
+        assert!(wants_other_settings(&SearchError::Diverged { epoch: 0, step: 1 }));
+        assert!(!wants_other_settings(&SearchError::Interrupted), "it goes on");
     }
 
     fn record(budget: Budget, budget_ns: f64) -> RunRecord {

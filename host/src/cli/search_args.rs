@@ -173,9 +173,19 @@ impl SearchArgs {
         }
     }
 
+    /// Whether it searches as the paper does.
+    pub(super) const fn is_paper(&self) -> bool {
+        matches!(self.mode, ModeArg::Paper)
+    }
+
     /// Whether the strategy needs the measured space.
     pub(super) const fn needs_space(&self) -> bool {
         matches!(self.strategy, StrategyArg::Htas | StrategyArg::Random)
+    }
+
+    /// Refuses settings that make no search, before a device is asked.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.config(self.cost(), 1.0).map(drop)
     }
 
     /// The search's settings on a device that takes `base_ns` for the base net, charged for `cost`.
@@ -199,7 +209,7 @@ impl SearchArgs {
         if self.linear_temperature {
             config.temperature = Temperature::LINEAR;
         }
-        config.check()?;
+        config.check().map_err(|error| Usage(error.to_string()))?;
         Ok(config)
     }
 
@@ -245,10 +255,23 @@ mod tests {
         args: SearchArgs,
     }
 
+    fn parse(words: &str) -> SearchArgs {
+        let line = format!("search {words} --device d --task shapes10-resnet20 --out o");
+        Line::parse_from(line.split_whitespace()).args
+    }
+
     fn config(words: &str) -> SearchConfig {
-        let line = format!("search {words} --device d --task shapes10-resnet20 --budget 0.5x --out o");
-        let args = Line::parse_from(line.split_whitespace()).args;
+        let args = parse(&format!("{words} --budget 0.5x"));
         args.config(args.cost(), 4e6).unwrap()
+    }
+
+    #[test]
+    fn settings_that_make_no_search_are_wrong_arguments() {
+        for none in ["--epochs 0 --budget 1x", "--train-batch 0 --budget 1x", "--rate 0 --budget 1x"] {
+            assert!(parse(&format!("htas {none}")).check().unwrap_err().is::<Usage>(), "{none}");
+        }
+        assert!(parse("htas --gate flops --budget 1ms").check().unwrap_err().is::<Usage>());
+        assert!(parse("htas --budget 1ms").check().is_ok());
     }
 
     #[test]

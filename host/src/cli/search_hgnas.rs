@@ -39,7 +39,7 @@ use crate::search::hgnas::record::{GnnNetRecord, GnnRunRecord, GnnVerifyRecord};
 use crate::search::hgnas::space::key;
 use crate::search::hgnas::strategy::Strategy;
 use crate::search::progress::peak_memory_bytes;
-use crate::search::run::{RunError, SCHEMA_VERSION, save};
+use crate::search::run::{RunDir, RunError, SCHEMA_VERSION, save};
 
 /// Timed runs of a finalist and of the net that comes out.
 const FINAL_SAMPLES: u32 = 60;
@@ -75,6 +75,12 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     };
     let ground = prepare(global, args, &data, &turns)?;
     let Ground { dir, record, measured, predictor, .. } = &ground;
+    if let Some(found) = finished(args, dir) {
+        if !global.quiet {
+            eprintln!("note: the search in {} is finished; this is what it found", args.out.display());
+        }
+        return Ok(found);
+    }
     let mut trainer = {
         let _turn = turns.train()?;
         InTurns { trainer: Trainer::new(&data, args.child()), turns: &turns }
@@ -102,6 +108,7 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     let trained: BTreeSet<&str> = trials.iter().map(|trial| trial.key.as_str()).collect();
     let limit_ns = record.settings.reward.limit_ns;
     let net = net_record(finalists, measured, limit_ns, trained.len(), predictor)?;
+    dir.remove_verify()?;
     save(&dir.file("net.json"), &net)?;
     let run = GraphRun::open(dir)?;
     {
@@ -116,6 +123,15 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     let verify = found.pop().ok_or_else(|| anyhow::anyhow!("the net was not verified"))?;
     let peak_memory_bytes = peak_memory_bytes();
     Ok((Outcome { run: args.out.clone(), net, verify, peak_memory_bytes }, trustworthy))
+}
+
+/// What a finished search found. It is not derived again: by fresh measurements it may be another net, whose
+/// weights those of the folder are not.
+fn finished(args: &HgnasArgs, dir: &RunDir) -> Option<(Outcome, bool)> {
+    let (net, verify) = (GnnNetRecord::load(dir).ok()?, GnnVerifyRecord::load(dir).ok()?);
+    let trustworthy = verify.doubts.is_empty();
+    let peak_memory_bytes = peak_memory_bytes();
+    Some((Outcome { run: args.out.clone(), net, verify, peak_memory_bytes }, trustworthy))
 }
 
 /// Where the scores of one setting are kept, but for the number of threads.

@@ -102,12 +102,13 @@ impl<'a> Steps<'a> {
         if self.ended() || code == Some(INTERRUPTED) {
             return Err(interrupted());
         }
-        match code {
-            Some(0) => Ok(()),
-            // Killed, for want of memory for instance.
-            None => Err(StepFailed { step: command[0].clone(), code: 1, log: file }.into()),
-            Some(code) => Err(StepFailed { step: command[0].clone(), code: code as u8, log: file }.into()),
+        if code == Some(0) {
+            return Ok(());
         }
+        // Without a code: killed, for want of memory for instance.
+        let code = code.unwrap_or(1) as u8;
+        let told = if self.beside.is_some() { path(&file) } else { format!("above and {}", path(&file)) };
+        Err(StepFailed { step: command[0].clone(), code, told }.into())
     }
 
     /// Waits for a command, and asks it to end when the user asks.

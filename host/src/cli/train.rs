@@ -80,8 +80,8 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     }
     let record = dir.record()?;
     let net = dir.net().context("the search has not found its net yet")?;
-    let (data, normalisation) = args.images.load(&record.task)?;
     let config = config(args, record.config.seed)?;
+    let (data, normalisation) = args.images.load(&record.task)?;
     let frozen = match args.no_teacher {
         true => None,
         false => Some(base_net(global, args, &record, &config, &data, &normalisation)?),
@@ -138,7 +138,7 @@ fn config(args: &TrainArgs, seed: u64) -> anyhow::Result<TrainConfig> {
     config.warmup_epochs = args.warmup_epochs.unwrap_or(config.warmup_epochs);
     config.batch = args.train_batch.unwrap_or(config.batch);
     config.sgd.rate = args.rate.unwrap_or(config.sgd.rate);
-    config.check()?;
+    config.check().map_err(|error| Usage(error.to_string()))?;
     Ok(config)
 }
 

@@ -18,7 +18,7 @@ use super::output::{Format, json, text};
 use super::pace::{Pace, Paced};
 use super::sampling::SamplingArgs;
 use super::{NotTrustworthy, Usage, nets, runs};
-use crate::data::{Data, Normalisation};
+use crate::data::{Data, DataError, ImageSet, Normalisation};
 use crate::latency::Estimate;
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
@@ -29,6 +29,8 @@ use crate::train::record::TrainRecord;
 
 /// Most images in one inference when the answers are checked.
 const CHECK_BATCH: usize = 50;
+/// Draws those images: the same for every run, as accuracies are compared.
+const CHECK_SEED: u64 = 0;
 
 /// Arguments of `hanas verify`.
 #[derive(Debug, Args)]
@@ -42,7 +44,7 @@ pub(super) struct VerifyArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     images: ImageArgs,
-    /// Test images that the device classifies; 0 for none. Of a graph, all test nodes
+    /// Test images that the device classifies, as many of each class; 0 for none. Of a graph, all test nodes
     #[arg(long, default_value_t = 500)]
     check_images: usize,
 }
@@ -83,12 +85,13 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> anyhow::Result<()> {
     let mut over = Vec::new();
     let mut reports = Vec::with_capacity(found.len());
     let (base, latencies) = taken.measured.latencies.split_last().context("nothing was measured")?;
+    let in_turns: Vec<PathBuf> = found.iter().map(|of| of.dir.path().to_owned()).collect();
     for (of, latency) in found.iter().zip(latencies) {
         let on_device = match (&images, &of.weights) {
             (Some(images), Some(weights)) => Some(check(&mut session, args, of, weights, images)?),
             _ => None,
         };
-        let verify = verified(args, of, [*latency, *base], &taken, on_device);
+        let verify = verified(args, of, [*latency, *base], (&taken, &in_turns), on_device);
         of.dir.save_verify(&verify)?;
         if verify.within_budget == Some(false) {
             over.push(of.dir.path().display().to_string());
@@ -116,12 +119,12 @@ fn measure(session: &mut Session, args: &VerifyArgs, found: &[Found]) -> anyhow:
     nets::at_pace(session, &candidates, Some(found.len()), &args.sampling.sampling(), pace)
 }
 
-/// What is kept of one net; latencies are its own and the base net's.
+/// What is kept of one net; latencies are its own and the base net's, measured in turns with these runs'.
 fn verified(
     args: &VerifyArgs,
     Found { record, net, .. }: &Found,
     [latency, base]: [Estimate; 2],
-    taken: &Paced<Taken>,
+    (taken, in_turns): (&Paced<Taken>, &[PathBuf]),
     on_device: Option<OnDevice>,
 ) -> VerifyRecord {
     let budget_ns = match record.config.gate {
@@ -136,6 +139,7 @@ fn verified(
         error_ns: latency.se_ns,
         base_ns: base.value_ns,
         slower: Some(taken.slower),
+        in_turns: in_turns.to_vec(),
         budget_ns,
         within_budget: None,
         on_device,
@@ -178,6 +182,11 @@ fn graph(global: &Global, args: &VerifyArgs, dirs: &[RunDir]) -> anyhow::Result<
         run.trained()?;
         if run.task != runs[0].task {
             return Err(Usage("runs on different graphs are verified one by one".to_owned()).into());
+        }
+        // The net that tells the pace is another in each reading.
+        if run.child.reading != runs[0].child.reading {
+            let text = "runs with --paper and without are verified apart: they read their nets differently";
+            return Err(Usage(text.to_owned()).into());
         }
     }
     let data = match runs[0].data(args.images.data.as_deref()) {
@@ -223,25 +232,30 @@ fn check(
     (data, now): &(Data, Normalisation),
 ) -> anyhow::Result<OnDevice> {
     let normalisation = &trained_with(dir).unwrap_or_else(|| now.clone());
-    let most = args.check_images.min(data.test.len());
-    let batch = CHECK_BATCH.min(most).max(1);
-    let wanted = most / batch * batch;
+    let (test, batch) = drawn(&data.test, args.check_images)?;
     let onnx = lower(&net.net.net()?, Init::Weights(weights), batch as u32)?;
     session.clear()?;
     session.load_onnx(0, &onnx, LoadOptions::default())?;
     let classes = record.task.family.classes as usize;
     let mut right = 0;
-    for start in (0..wanted).step_by(batch) {
+    for start in (0..test.len()).step_by(batch) {
         let places = start..start + batch;
         let pixels: Vec<u8> =
-            places.clone().flat_map(|place| normalised(data.test.image(place), normalisation)).collect();
+            places.clone().flat_map(|place| normalised(test.image(place), normalisation)).collect();
         let inputs = session.upload(&pixels)?;
         let scores = session.infer(0, inputs)?;
         let best = scores.chunks_exact(4 * classes).map(argmax);
-        right +=
-            places.zip(best).filter(|&(place, best)| usize::from(data.test.labels[place]) == best).count();
+        right += places.zip(best).filter(|&(place, best)| usize::from(test.labels[place]) == best).count();
     }
-    Ok(OnDevice { images: wanted, accuracy: right as f64 / wanted.max(1) as f64 })
+    Ok(OnDevice { images: test.len(), accuracy: right as f64 / test.len().max(1) as f64 })
+}
+
+/// Test images to be classified, in whole batches, and how many a batch has. Of every class as many: a set
+/// may lie class by class.
+fn drawn(test: &ImageSet, asked: usize) -> Result<(ImageSet, usize), DataError> {
+    let most = asked.min(test.len());
+    let batch = CHECK_BATCH.min(most).max(1);
+    Ok((test.subset(most / batch * batch, CHECK_SEED)?, batch))
 }
 
 /// The normalisation that a run's net was trained with, where it was kept: that of procedural images depends
@@ -323,8 +337,26 @@ fn page(dir: &RunDir, verify: &VerifyRecord) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hanas_models::spec::FeatureMap;
+
     use super::*;
     use crate::train::config::TrainConfig;
+
+    #[test]
+    fn the_device_is_asked_about_every_class() {
+        // Three classes of 60 images, one after the other.
+        let labels: Vec<u8> = (0..180).map(|image| image / 60).collect();
+        let images = labels.clone();
+        let set = ImageSet { shape: FeatureMap::square(1, 1), classes: 3, images, labels };
+        let of = |asked| drawn(&set, asked).unwrap();
+        let (some, batch) = of(30);
+        assert_eq!((some.len(), batch), (30, 30));
+        let counts = [0, 1, 2].map(|class| some.labels.iter().filter(|&&label| label == class).count());
+        assert_eq!(counts, [10; 3]);
+        assert_eq!((of(120).0.len(), of(120).1), (100, 50), "whole batches");
+        let (all, batch) = of(500);
+        assert_eq!((all.len(), batch), (150, 50));
+    }
 
     #[test]
     fn the_device_gets_images_as_training_had_them() {

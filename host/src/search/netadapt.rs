@@ -6,7 +6,7 @@
 //! by prediction; of all tries the one stays that loses least per nanosecond saved; it is trained a
 //! little and measured. It ends with the first net that is measured within the budget.
 //!
-//! What a try loses is the rise of the cross-entropy on [`PROXY_IMAGES`] images of the other half,
+//! What a try loses is the rise of the cross-entropy on [`PROXY_IMAGES`] images from all over the other half,
 //! right after the channels with the smallest norm are cut, batch norms on the batch's own statistics.
 //! NetAdapt trains each try a little before it is judged; here only the winner is, for a try would cost
 //! as much as a search's epoch: cuts that training would mend look dearer than they are. Widths are
@@ -291,8 +291,7 @@ impl<'a> Session<'a> {
     /// Cross-entropy on the images that judge, by the batch's own statistics.
     fn proxy(&self, net: &ConvNet, values: &Weights) -> Result<f64, SearchError> {
         let (_store, module) = module(net, values)?;
-        let judges = &self.halves.1;
-        let Batch { images, labels } = self.batches.plain(&judges[..judges.len().min(PROXY_IMAGES)]);
+        let Batch { images, labels } = self.batches.plain(&spread(&self.halves.1, PROXY_IMAGES));
         let loss = tch::no_grad(|| module.forward_t(&images, true).cross_entropy_for_logits(&labels));
         Ok(loss.double_value(&[]))
     }
@@ -368,6 +367,12 @@ fn progress(turn: u32, pretraining: u32, steps: usize, after_cut: usize) -> (usi
     (of(turn.min(pretraining), cuts), of(pretraining, CUTS.max(cuts + 1)))
 }
 
+/// At most so many of a list, evenly spaced: images may lie class by class.
+fn spread(places: &[usize], most: usize) -> Vec<usize> {
+    let count = places.len().min(most);
+    (0..count).map(|number| places[number * places.len() / count]).collect()
+}
+
 /// A net with these weights.
 fn module(net: &ConvNet, values: &Weights) -> Result<(VarStore, TorchNet), SearchError> {
     let mut store = VarStore::new(Device::Cpu);
@@ -383,6 +388,16 @@ fn right(scores: &Tensor, labels: &Tensor) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_class_judges_a_try() {
+        // Four classes of a hundred images, one after the other.
+        let places: Vec<usize> = (0..400).collect();
+        let classes: Vec<usize> = spread(&places, 8).iter().map(|place| place / 100).collect();
+        assert_eq!(classes, [0, 0, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(spread(&places[..3], 8), [0, 1, 2]);
+        assert!(spread(&[], 8).is_empty());
+    }
 
     #[test]
     fn more_cuts_than_expected_are_more_steps() {

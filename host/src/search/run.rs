@@ -7,7 +7,7 @@
 mod records;
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -229,6 +229,18 @@ impl RunDir {
         save(&self.file("verify.json"), record)
     }
 
+    /// Removes what a device said of an older net, before another takes its place.
+    ///
+    /// # Errors
+    /// [`RunError::Write`].
+    pub fn remove_verify(&self) -> Result<(), RunError> {
+        let path = self.file("verify.json");
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(RunError::Write { path, source }),
+            _ => Ok(()),
+        }
+    }
+
     /// The base net and its latency at the search's start.
     ///
     /// # Errors
@@ -353,6 +365,7 @@ mod tests {
             error_ns: 0.1,
             base_ns: 4.0,
             slower: Some(1.0),
+            in_turns: vec![folder.path().to_owned()],
             budget_ns: Some(2.0),
             within_budget: Some(true),
             on_device: Some(OnDevice { images: 100, accuracy: 0.5 }),
@@ -360,6 +373,8 @@ mod tests {
         };
         run.save_verify(&verify).unwrap();
         assert_eq!(run.verify().unwrap(), verify);
+        run.remove_verify().unwrap();
+        assert!(run.verify().is_err() && run.remove_verify().is_ok());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 use tch::nn::Path;
 
-use super::cwi::{Matrices, average};
+use super::cwi::{average, stack};
 use super::sample::Mix;
 
 /// How a supernet computes; the same function either way.
@@ -80,9 +80,9 @@ impl SearchedConv {
     }
 
     /// The weighted sum of the sampled widths' maps, with zeros for channels up to `channels`.
-    pub fn forward(&self, x: &Tensor, mix: &Mix, form: Form, matrices: &Matrices, channels: i64) -> Tensor {
+    pub fn forward(&self, x: &Tensor, mix: &Mix, form: Form, channels: i64) -> Tensor {
         match form {
-            Form::Sliced => self.sliced(x, mix, matrices, channels),
+            Form::Sliced => self.sliced(x, mix, channels),
             Form::Padded => {
                 let y = self.padded(x, mix);
                 pad_channels(&y, channels)
@@ -90,12 +90,11 @@ impl SearchedConv {
         }
     }
 
-    fn sliced(&self, x: &Tensor, mix: &Mix, matrices: &Matrices, channels: i64) -> Tensor {
+    fn sliced(&self, x: &Tensor, mix: &Mix, channels: i64) -> Tensor {
         let count = mix.picks.len() as i64;
         let (most, cin) = (self.channels(mix), x.size()[1]);
         let weight = self.weight.narrow(0, 0, most).narrow(1, 0, cin);
-        let stack = matrices.stack(&self.picked(mix));
-        let parts = stack * mix.weights.view([count, 1, 1]);
+        let parts = stack(&self.picked(mix)) * mix.weights.view([count, 1, 1]);
         let rows = |matrix: Tensor| {
             if channels > most { matrix.constant_pad_nd([0, 0, 0, channels - most]) } else { matrix }
         };

@@ -4,9 +4,6 @@
 //! It is linear over channels, hence a C x c matrix, and so a 1x1 convolution that merges with the
 //! other linear steps around it.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-
 use tch::Tensor;
 
 /// The matrix's entries, row by row, each row padded with zeros to `columns`.
@@ -37,27 +34,14 @@ pub fn average(map: &Tensor, to: i64) -> Tensor {
     map.adaptive_avg_pool3d([to, size[2], size[3]])
 }
 
-/// Matrices that a supernet needs again and again.
-#[derive(Debug, Default)]
-pub struct Matrices {
-    stacks: RefCell<HashMap<Vec<u32>, Tensor>>,
-}
-
-impl Matrices {
-    /// For every one of `widths` its interpolation to the widest of them, as (k, C, C) with zeros for
-    /// the columns that a narrower map does not have.
-    pub fn stack(&self, widths: &[u32]) -> Tensor {
-        let mut stacks = self.stacks.borrow_mut();
-        if let Some(stack) = stacks.get(widths) {
-            return stack.shallow_clone();
-        }
-        let to = widths.iter().copied().max().unwrap_or(0);
-        let all: Vec<f32> = widths.iter().flat_map(|&from| entries(from, to, to)).collect();
-        let (count, to) = (widths.len() as i64, i64::from(to));
-        let stack = Tensor::from_slice(&all).view([count, to, to]);
-        stacks.insert(widths.to_vec(), stack.shallow_clone());
-        stack
-    }
+/// For every one of `widths` its interpolation to the widest of them, as (k, C, C) with zeros for the
+/// columns that a narrower map does not have. Made anew each time: a stage with many depths meets more
+/// lists of widths than memory holds, and next to a convolution it is nothing.
+pub fn stack(widths: &[u32]) -> Tensor {
+    let to = widths.iter().copied().max().unwrap_or(0);
+    let all: Vec<f32> = widths.iter().flat_map(|&from| entries(from, to, to)).collect();
+    let (count, to) = (widths.len() as i64, i64::from(to));
+    Tensor::from_slice(&all).view([count, to, to])
 }
 
 #[cfg(test)]
@@ -92,7 +76,7 @@ mod tests {
 
     #[test]
     fn stacked_matrices_end_in_zero_columns() {
-        let stack = Matrices::default().stack(&[2, 4]);
+        let stack = stack(&[2, 4]);
         assert_eq!(stack.size(), [2, 4, 4]);
         assert!(stack.get(0).narrow(1, 0, 2).equal(&matrix(2, 4)));
         assert!((stack.get(0).narrow(1, 2, 2).abs().max().double_value(&[])).abs() < TOLERANCE);

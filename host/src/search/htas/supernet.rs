@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::super::choices::Choices;
 use super::conv::{Form, SearchedConv, Shape, pad_channels};
-use super::cwi::{Matrices, average};
+use super::cwi::{average, stack};
 use super::sample::Sample;
 use crate::data::stream::{Purpose, stream};
 
@@ -21,7 +21,6 @@ pub struct Supernet {
     stem: SearchedConv,
     stages: Vec<Stage>,
     fc: (Tensor, Tensor),
-    matrices: Matrices,
 }
 
 #[derive(Debug)]
@@ -77,7 +76,7 @@ impl Supernet {
         let classes = i64::from(family.classes);
         let weight = path.var_copy("weight", &normal(&[classes, i64::from(cin)], LINEAR_DEVIATION, &mut rng));
         let fc = (weight, path.zeros("bias", &[classes]));
-        Self { store, form, stem, stages, fc, matrices: Matrices::default() }
+        Self { store, form, stem, stages, fc }
     }
 
     /// Class scores of a batch (N, C, H, W) by the sampled widths and gates, on batch statistics.
@@ -87,7 +86,7 @@ impl Supernet {
             Form::Padded => images.contiguous(),
         };
         let mix = &sample.rows[0];
-        let mut stem = self.stem.forward(&images, mix, self.form, &self.matrices, self.stem.channels(mix));
+        let mut stem = self.stem.forward(&images, mix, self.form, self.stem.channels(mix));
         let mut x = stem.relu_();
         for (stage, gate) in self.stages.iter().zip(&sample.gates) {
             x = self.stage(stage, &x, sample, gate);
@@ -111,9 +110,7 @@ impl Supernet {
 
     fn block(&self, block: &Block, x: &Tensor, sample: &Sample) -> Tensor {
         let (mix_a, mix_b) = (&sample.rows[block.row], &sample.rows[block.row + 1]);
-        let run = |conv: &SearchedConv, x: &Tensor, mix, channels| {
-            conv.forward(x, mix, self.form, &self.matrices, channels)
-        };
+        let run = |conv: &SearchedConv, x: &Tensor, mix, channels| conv.forward(x, mix, self.form, channels);
         let inner = run(&block.a, x, mix_a, block.a.channels(mix_a)).relu_();
         let width = block.b.channels(mix_b);
         let (shortcut, channels) = match &block.shortcut {
@@ -134,7 +131,7 @@ impl Supernet {
     fn gated(&self, ends: &[Tensor], gate: &Tensor) -> Tensor {
         let widths: Vec<u32> = ends.iter().map(|end| end.size()[1] as u32).collect();
         let widest = i64::from(widest(&widths));
-        let stack = (self.form == Form::Sliced).then(|| self.matrices.stack(&widths));
+        let stack = (self.form == Form::Sliced).then(|| stack(&widths));
         let weighted = ends.iter().enumerate().map(|(k, end)| {
             let (weight, width) = (gate.get(k as i64), end.size()[1]);
             match &stack {

@@ -1,5 +1,7 @@
 //! What a run's files hold.
 
+use std::path::PathBuf;
+
 use hanas_models::cost::{macs, params};
 use hanas_models::resnet::ConvNet;
 use hanas_models::spec::SpecError;
@@ -73,6 +75,9 @@ pub struct VerifyRecord {
     /// How many times slower the device was than when the net was searched, by the base net.
     #[serde(default)]
     pub slower: Option<f64>,
+    /// Folders of the runs that were measured in turns with this one, itself included.
+    #[serde(default)]
+    pub in_turns: Vec<PathBuf>,
     /// The limit, ns.
     pub budget_ns: Option<f64>,
     /// Whether the latency is within the limit and its tolerance; at the search's pace, where the device was
