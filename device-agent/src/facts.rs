@@ -67,7 +67,7 @@ impl Facts {
             name: name.map_or_else(|| read("/proc/sys/kernel/hostname"), cut),
             cpu: cpu_name(),
             os: cut(format!("Linux {}", read("/proc/sys/kernel/osrelease")).trim()),
-            cores: cores(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+            cores: online(),
             memory_bytes: memory_bytes(),
         }
     }
@@ -93,7 +93,13 @@ impl Facts {
     }
 }
 
-/// Processors online: those whose times /proc/stat adds up, of which this process may have fewer.
+/// Processors online, of which this process may have fewer.
+#[must_use]
+pub fn online() -> u16 {
+    cores(&fs::read_to_string("/proc/stat").unwrap_or_default())
+}
+
+/// Those whose times /proc/stat adds up.
 fn cores(stat: &str) -> u16 {
     let is_processor = |line: &&str| {
         line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|digit: char| digit.is_ascii_digit()))

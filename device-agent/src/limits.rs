@@ -5,6 +5,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
+use crate::facts::online;
 use crate::settings::{Pin, WorkerSettings};
 
 /// Processors that can be told to hosts: those of a 64-bit mask.
@@ -56,7 +57,7 @@ pub fn apply(settings: &WorkerSettings) -> Result<u64, LimitError> {
         Pin::Off => None,
         Pin::Cpu(cpu) if cpu >= TELLABLE => return Err(LimitError::PinBeyond(cpu)),
         Pin::Cpu(cpu) => Some(cpu),
-        Pin::Auto => chosen(&usable, settings.threads),
+        Pin::Auto => chosen(&usable, online(), settings.threads),
     };
     let Some(cpu) = cpu else { return Ok(0) };
     let refused = |error: io::Error| LimitError::Pin { cpu, error, usable: format!("{usable:?}") };
@@ -67,10 +68,10 @@ pub fn apply(settings: &WorkerSettings) -> Result<u64, LimitError> {
 }
 
 /// The processor of `--pin auto`: the last that can be told, for the first has the most interrupts to serve.
-/// None where there is no choice, or the threads need more than one.
-fn chosen(usable: &[usize], threads: u16) -> Option<usize> {
+/// None where the system has only one, or the threads need more.
+fn chosen(usable: &[usize], online: u16, threads: u16) -> Option<usize> {
     let last = usable.iter().rev().copied().find(|&cpu| cpu < TELLABLE);
-    last.filter(|_| usable.len() > 1 && threads == 1)
+    last.filter(|_| online > 1 && threads == 1)
 }
 
 fn usable_cpus() -> Vec<usize> {
@@ -85,11 +86,12 @@ mod tests {
 
     #[test]
     fn the_last_processor_is_chosen_that_a_host_can_be_told() {
-        assert_eq!(chosen(&[0, 1, 2, 3], 1), Some(3));
-        assert_eq!(chosen(&(0..128).collect::<Vec<_>>(), 1), Some(63));
-        assert_eq!(chosen(&[60, 70, 80], 1), Some(60));
-        assert_eq!(chosen(&[70, 80], 1), None);
-        assert_eq!(chosen(&[2], 1), None);
-        assert_eq!(chosen(&[0, 1, 2, 3], 4), None);
+        assert_eq!(chosen(&[0, 1, 2, 3], 4, 1), Some(3));
+        assert_eq!(chosen(&(0..128).collect::<Vec<_>>(), 128, 1), Some(63));
+        assert_eq!(chosen(&[60, 70, 80], 128, 1), Some(60));
+        assert_eq!(chosen(&[70, 80], 128, 1), None);
+        assert_eq!(chosen(&[2], 4, 1), Some(2), "where it is confined to");
+        assert_eq!(chosen(&[0], 1, 1), None);
+        assert_eq!(chosen(&[0, 1, 2, 3], 4, 4), None);
     }
 }

@@ -177,7 +177,9 @@ impl<'a> Experiment<'a> {
             self.step("pairs", [pairs, device.clone(), task.clone()])?;
             self.step("fit", [words(&["latency", "fit", "--model", "pairwise"]), task.clone()])?;
         }
-        let prepared = Prepared { schema_version: SCHEMA_VERSION, pairs: by_pairs.is_some() };
+        // An older version measured them without saying so.
+        let pairs = by_pairs.is_some() || self.args.out.join("log/pairs.txt").exists();
+        let prepared = Prepared { schema_version: SCHEMA_VERSION, pairs };
         Ok(save(&file, &prepared)?)
     }
 

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::context::{DeviceArg, Global};
-use super::experiment_gnn_plans::{Line, Plan, arms, line, plans, settings};
+use super::context::Global;
+use super::experiment_gnn_plans::{Line, Plan, arms, line, plans};
 use super::experiment_gnn_tables::{Row, Summary, arms_table, nets_table, summaries};
 use super::experiment_settings::distinct;
 use super::graph_run::{Asked, GraphRun, agreed, verify};
@@ -63,8 +63,6 @@ pub(super) struct GnnArgs {
 
 /// Timed runs of a seed's nets in turns.
 const TURNS: u32 = 200;
-/// Seconds to wait while another session holds the device.
-const QUEUE_SECONDS: u64 = 600;
 #[derive(Serialize)]
 struct Report {
     task: String,
@@ -96,18 +94,19 @@ pub(super) fn run(global: &Global, args: &GnnArgs) -> anyhow::Result<()> {
     let plans = plans(args)?;
     // Parsed before anything runs: what is wrong with an option is found at once.
     let lines: Vec<Line> = plans.iter().map(line).collect::<anyhow::Result<_>>()?;
-    let settings = settings(args);
-    settings.check(&args.out)?;
+    for (plan, line) in plans.iter().zip(&lines).filter(|(plan, _)| verified(&plan.folder).is_some()) {
+        // Whatever was searched there is no outcome of this experiment.
+        let found = hgnas_prepare::is_of(&line.args, &RunDir::open(&plan.folder)?)?;
+        if found.device != args.device {
+            eprintln!("note: {} was searched on {}", plan.folder.display(), found.device);
+        }
+    }
     let open = plans.iter().zip(&lines).filter(|(plan, _)| verified(&plan.folder).is_none());
     let open: Vec<&Line> = open.map(|(_, line)| line).collect();
     let measured = open.iter().find(|line| line.args.space == SpaceArg::Hgnas);
     if let (false, Some(line)) = (args.dry_run, measured.or(open.first())) {
         // Found at once, and not after the first arm.
         hgnas_prepare::ready(global, &line.args)?;
-        // Not before: a device or a file that is not there begins nothing.
-        let out = args.out.display();
-        fs::create_dir_all(&args.out).with_context(|| format!("{out} cannot be made"))?;
-        settings.keep(&args.out)?;
     }
     for (place, plan) in plans.iter().enumerate() {
         let done = verified(&plan.folder).is_some();
@@ -123,7 +122,8 @@ pub(super) fn run(global: &Global, args: &GnnArgs) -> anyhow::Result<()> {
     };
     if !args.dry_run {
         for &seed in &args.seeds {
-            in_turns(global, args, plans.iter().filter(|plan| plan.seed == seed))?;
+            let of_seed = plans.iter().zip(&lines).filter(|(plan, _)| plan.seed == seed);
+            in_turns(global, args, of_seed)?;
         }
     }
     let rows: Vec<Row> = plans.iter().filter_map(row).collect();
@@ -195,10 +195,10 @@ fn last_words(log: &Path) -> String {
 fn in_turns<'p>(
     global: &Global,
     args: &GnnArgs,
-    plans: impl Iterator<Item = &'p Plan>,
+    searches: impl Iterator<Item = (&'p Plan, &'p Line)>,
 ) -> anyhow::Result<()> {
-    let folders: Vec<&PathBuf> =
-        plans.map(|plan| &plan.folder).filter(|folder| verified(folder).is_some()).collect();
+    let found: Vec<_> = searches.filter(|(plan, _)| verified(&plan.folder).is_some()).collect();
+    let folders: Vec<&PathBuf> = found.iter().map(|(plan, _)| &plan.folder).collect();
     let together = |folder: &&PathBuf| {
         verified(folder).is_some_and(|(_, verify)| folders.iter().all(|of| verify.in_turns.contains(of)))
     };
@@ -208,8 +208,8 @@ fn in_turns<'p>(
     let open = |folder: &&PathBuf| GraphRun::open(&RunDir::open(folder)?);
     let runs: Vec<GraphRun> = folders.iter().map(open).collect::<anyhow::Result<_>>()?;
     let data = load(&args.task.data, &args.data)?;
-    let device = DeviceArg::new(args.device.clone(), QUEUE_SECONDS);
-    let mut session = global.connect(&device)?;
+    let Some((_, line)) = found.first() else { return Ok(()) };
+    let mut session = global.connect(&line.args.device)?;
     eprintln!("measuring {} nets in turns", runs.len());
     let sampling = Sampling { samples: TURNS, ..Sampling::default() };
     let asked = Asked { device: &args.device, data: Some(&data), answers: true, sampling };

@@ -6,7 +6,6 @@ use clap::Parser;
 
 use super::Usage;
 use super::experiment_gnn::GnnArgs;
-use super::experiment_settings::Settings;
 use super::hgnas_args::HgnasArgs;
 
 /// An arm without a limit, and the options that make it; the first is what the others are held against.
@@ -26,8 +25,6 @@ const LIMITED: [(&str, &[&str]); 4] = [
     ("evolution-space", &["--space", "hgnas", "--strategy", "evolution", "--reward", "accuracy"]),
 ];
 const GRAPHNAS: &str = "graphnas";
-/// Options of a search that change nothing of what it finds.
-const WITHOUT_EFFECT: [&str; 4] = ["allow-noisy", "queue-timeout", "run-timeout", "turns"];
 
 /// One search.
 pub(super) struct Plan {
@@ -96,11 +93,14 @@ pub(super) fn plans(args: &GnnArgs) -> anyhow::Result<Vec<Plan>> {
 
 /// The command line, parsed.
 pub(super) fn line(plan: &Plan) -> anyhow::Result<Line> {
-    Line::try_parse_from(&plan.words).map_err(|error| {
+    let line = Line::try_parse_from(&plan.words).map_err(|error| {
         let text = error.to_string();
         let first = text.lines().next().unwrap_or_default();
-        Usage(format!("{}: {}", plan.arm, first.trim_start_matches("error: "))).into()
-    })
+        Usage(format!("{}: {}", plan.arm, first.trim_start_matches("error: ")))
+    })?;
+    line.args.finals()?;
+    line.args.child().check().map_err(Usage)?;
+    Ok(line)
 }
 
 /// Every arm of these searches once, with its control.
@@ -115,32 +115,10 @@ pub(super) fn arms(plans: &[Plan]) -> Vec<(&str, &str)> {
     arms
 }
 
-/// What changes results, but for arms, limits and seeds: those may be added.
-pub(super) fn settings(args: &GnnArgs) -> Settings {
-    let own = [("task", args.task.name.clone()), ("device", args.device.clone())];
-    Settings::new(own.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(more(&args.more)))
-}
-
-/// Options that every search is given as well, by name, without those that change nothing.
-fn more(words: &[String]) -> Vec<(String, String)> {
-    let mut options: Vec<(String, String)> = Vec::new();
-    for word in words {
-        if let Some(option) = word.strip_prefix("--") {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            options.push((name.to_owned(), value.to_owned()));
-        } else if let Some((_, value)) = options.last_mut() {
-            value.push_str(word);
-        }
-    }
-    options.retain(|(name, _)| !WITHOUT_EFFECT.contains(&name.as_str()));
-    options
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::experiment_settings::distinct;
     use super::*;
-    use crate::task::graph::GraphTask;
 
     #[derive(Debug, Parser)]
     struct Command {
@@ -168,33 +146,15 @@ mod tests {
     }
 
     #[test]
-    fn another_experiment_needs_another_folder() {
-        let folder = tempfile::tempdir().unwrap();
-        let check = |more: &[&str]| settings(&parse(more)).check(folder.path());
-        settings(&parse(&["--", "--samples", "5", "--paper"])).keep(folder.path()).unwrap();
-        let same = ["--seeds", "4", "--limits", "10", "--arms", "both", "--jobs", "2"];
-        check(&[&same[..], &["--", "--paper", "--samples=5", "--allow-noisy", "--turns", "file"]].concat())
-            .unwrap();
-        for (more, was) in [
-            (&["--", "--samples", "6", "--paper"][..], "begun with --samples 5;"),
-            (&["--", "--samples", "5"][..], "begun with --paper;"),
-            (&["--", "--samples", "5", "--paper", "--epochs", "3"][..], "begun without --epochs;"),
-        ] {
-            let refused = check(more).unwrap_err();
-            assert!(refused.is::<Usage>() && refused.to_string().contains(was), "{refused}");
-        }
-        let task = GraphTask { name: "cora-gnn".to_owned(), ..parse(&[]).task };
-        let other = GnnArgs { task, ..parse(&["--", "--samples", "5", "--paper"]) };
-        let refused = settings(&other).check(folder.path()).unwrap_err();
-        assert!(refused.to_string().contains("begun with --task planted-gnn;"), "{refused}");
-    }
-
-    #[test]
     fn what_makes_no_search_is_said_before_any_runs() {
         let wrong = plans(&parse(&["--arms", "both,neither"])).err().unwrap().to_string();
         assert!(wrong.contains("'neither'") && wrong.contains("both-q25"), "{wrong}");
         for seeds in [&[][..], &[3, 1, 3]] {
             assert_eq!(super::super::exit_code(&distinct("--seeds", seeds).unwrap_err()), 2);
+        }
+        for more in [["--epochs", "0"], ["--retrain", "5,3"]] {
+            let plans = plans(&parse(&[&["--"], &more[..]].concat())).unwrap();
+            assert_eq!(super::super::exit_code(&line(&plans[0]).unwrap_err()), 2, "{more:?}");
         }
         let plans = plans(&parse(&["--", "--sample", "5"])).unwrap();
         let wrong = line(&plans[0]).unwrap_err();

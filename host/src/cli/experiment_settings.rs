@@ -32,8 +32,8 @@ pub(super) fn distinct<T: Ord>(option: &str, values: &[T]) -> anyhow::Result<()>
 
 impl Settings {
     /// These options.
-    pub(super) fn new<N: Into<String>>(options: impl IntoIterator<Item = (N, String)>) -> Self {
-        let options = options.into_iter().map(|(name, value)| (name.into(), value)).collect();
+    pub(super) fn new<const N: usize>(options: [(&str, String); N]) -> Self {
+        let options = options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Self { schema_version: SCHEMA_VERSION, options }
     }
 

@@ -19,7 +19,6 @@ use crate::link::Session;
 use crate::profile::graph_candidates::GraphSubject;
 use crate::search::SearchError;
 use crate::search::hgnas::explore::Settings;
-use crate::search::hgnas::finals::FinalConfig;
 use crate::search::hgnas::predictor::{Gate, Predictor, PredictorConfig, Target};
 use crate::search::hgnas::record::{GnnRunRecord, METHOD};
 use crate::search::hgnas::reward::{OMEGA, Objective, Reward, median, quantile};
@@ -66,7 +65,7 @@ pub(super) fn prepare(
         let _turn = turns.measure()?;
         let mut session = global.connect(&args.device)?;
         let space = space(global, args, data, &session)?;
-        vacant(args, &space, &child, &finals)?;
+        vacant(args, &space)?;
         std::fs::create_dir_all(&args.out)?;
         let alone = Turns::alone(&args.out)?;
         let nets = nets_to_measure(args, data, &space);
@@ -97,24 +96,14 @@ pub(super) fn prepare(
     Ok(Ground { dir, record, child, subject, measured, predictor, _alone: alone })
 }
 
-/// Refuses a folder that holds another run, before anything is measured for it. T and a limit's quantile are
-/// not known yet; whether they are the run's is seen when they are.
-fn vacant(
-    args: &HgnasArgs,
-    space: &GnnSpace,
-    child: &ChildConfig,
-    finals: &FinalConfig,
-) -> anyhow::Result<()> {
-    let path = &args.out;
-    if !path.join("run.json").exists() {
-        return Ok(());
-    }
-    let occupied = || RunError::Occupied { path: path.clone() };
-    let dir = RunDir::open(path)?;
+/// The record of a run that is a search as asked for, but for its device and the space that was measured there.
+/// T and a limit's quantile are not looked at: they take measuring.
+pub(super) fn is_of(args: &HgnasArgs, dir: &RunDir) -> anyhow::Result<GnnRunRecord> {
+    let occupied = || RunError::Occupied { path: dir.path().to_owned() };
     if dir.kind()? != Kind::Graph {
         return Err(occupied().into());
     }
-    let old = GnnRunRecord::load(&dir)?;
+    let old = GnnRunRecord::load(dir)?;
     let Settings { samples, seed, reward } = old.settings;
     let same_reward =
         matches!(reward.objective, Objective::Latency { .. }) == (args.reward == RewardArg::Latency);
@@ -123,11 +112,22 @@ fn vacant(
         Some(Limit::Nanos(ns)) => reward.limit_ns == Some(ns),
         Some(Limit::Quantile(_)) => reward.limit_ns.is_some(),
     };
-    let same = (old.task == args.task.name && old.device == args.device.device)
-        && (old.space == *space && old.strategy == args.strategy())
+    let same = (old.task == args.task.name && old.strategy == args.strategy())
         && (samples, seed) == (args.samples(), args.seed)
-        && (old.child == serde_json::to_string(child)? && old.finals == *finals);
-    if same && same_reward && same_limit { Ok(()) } else { Err(occupied().into()) }
+        && (old.child == serde_json::to_string(&args.child())? && old.finals == args.finals()?);
+    if same && same_reward && same_limit { Ok(old) } else { Err(occupied().into()) }
+}
+
+/// Refuses a folder that holds another run, before anything is measured for it; whether T and a limit's quantile
+/// are the run's is seen when they are known.
+fn vacant(args: &HgnasArgs, space: &GnnSpace) -> anyhow::Result<()> {
+    let path = &args.out;
+    if !path.join("run.json").exists() {
+        return Ok(());
+    }
+    let old = is_of(args, &RunDir::open(path)?)?;
+    let same = old.device == args.device.device && old.space == *space;
+    if same { Ok(()) } else { Err(RunError::Occupied { path: path.clone() }.into()) }
 }
 
 /// Whether a search can begin: its graph is there, the device answers, and its space is built.

@@ -19,7 +19,7 @@ use super::graph_retrain::{Changes, percent, retrain};
 use super::graph_run::{Asked, GraphRun, judged, lines, verify};
 use super::hgnas_args::{HgnasArgs, SearchCommand};
 use super::hgnas_latencies::Measured;
-use super::hgnas_prepare::{Ground, prepare};
+use super::hgnas_prepare::{Ground, is_of, prepare};
 use super::hgnas_timer::{FinalTimer, GnnTimer};
 use super::output::{Format, json, text};
 use super::turns::Turns;
@@ -68,6 +68,13 @@ pub(super) struct Outcome {
 /// Runs a search to its end, or goes on with it; what came of it, and whether its last measurement is
 /// trustworthy.
 pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcome, bool)> {
+    if let Some(found) = finished(args)? {
+        let (run, device) = (args.out.display(), &args.device.device);
+        eprintln!(
+            "note: this search is finished, and this is what it found; `hanas verify {run} --device {device}` measures it again"
+        );
+        return Ok(found);
+    }
     let turns = Turns::new(args.turns.as_deref());
     let data = {
         let _turn = turns.train()?;
@@ -75,12 +82,6 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     };
     let ground = prepare(global, args, &data, &turns)?;
     let Ground { dir, record, measured, predictor, .. } = &ground;
-    if let Some(found) = finished(args, dir) {
-        if !global.quiet {
-            eprintln!("note: the search in {} is finished; this is what it found", args.out.display());
-        }
-        return Ok(found);
-    }
     let mut trainer = {
         let _turn = turns.train()?;
         InTurns { trainer: Trainer::new(&data, args.child()), turns: &turns }
@@ -125,13 +126,19 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     Ok((Outcome { run: args.out.clone(), net, verify, peak_memory_bytes }, trustworthy))
 }
 
-/// What a finished search found. It is not derived again: by fresh measurements it may be another net, whose
-/// weights those of the folder are not.
-fn finished(args: &HgnasArgs, dir: &RunDir) -> Option<(Outcome, bool)> {
-    let (net, verify) = (GnnNetRecord::load(dir).ok()?, GnnVerifyRecord::load(dir).ok()?);
+/// What this very search found, where it is finished. It is not derived again: by fresh measurements it may be
+/// another net, whose weights those of the folder are not.
+fn finished(args: &HgnasArgs) -> anyhow::Result<Option<(Outcome, bool)>> {
+    let Ok(dir) = RunDir::open(&args.out) else { return Ok(None) };
+    let (Ok(net), Ok(verify)) = (GnnNetRecord::load(&dir), GnnVerifyRecord::load(&dir)) else {
+        return Ok(None);
+    };
+    if is_of(args, &dir)?.device != args.device.device {
+        return Err(RunError::Occupied { path: args.out.clone() }.into());
+    }
     let trustworthy = verify.doubts.is_empty();
     let peak_memory_bytes = peak_memory_bytes();
-    Some((Outcome { run: args.out.clone(), net, verify, peak_memory_bytes }, trustworthy))
+    Ok(Some((Outcome { run: args.out.clone(), net, verify, peak_memory_bytes }, trustworthy)))
 }
 
 /// Where the scores of one setting are kept, but for the number of threads.

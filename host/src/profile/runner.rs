@@ -16,8 +16,8 @@ use crate::link::measuring::{Event, Outcome, Plan};
 use crate::link::session::{LoadedModel, blames_the_model};
 use crate::link::{LinkError, Session};
 
-/// How often an agent, or its worker between two visits, may be started anew under one profile before it is
-/// given up.
+/// How often an agent, or its worker before a job's first visit, may be started anew under one profile before
+/// it is given up.
 const MAX_RESTARTS: u32 = 3;
 
 /// What the runner tells while it works. Candidates are named by their place in the given list.

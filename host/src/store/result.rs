@@ -20,7 +20,7 @@ pub struct Saved<T> {
     /// The sessions it stands on.
     pub sessions: Vec<SessionId>,
     /// Later sessions of its device setting, task and batch: it is stale if any. Earlier ones that it does not stand
-    /// on were left out when it was made.
+    /// on were left out when it was made; nor do those count that are not to be trusted, where all of its own are.
     pub newer: Vec<SessionId>,
 }
 
@@ -241,6 +241,11 @@ impl Store {
         let sessions = read().map_err(|error| self.fail(error))?;
         let mut newer = self.covered_sessions(query)?;
         newer.retain(|session| sessions.last().is_none_or(|last| session > last));
+        // One that is not to be trusted is no reason to build anew what stands on those that are.
+        let trusted = self.covered_sessions(&SampleQuery { only_trustworthy: true, ..*query })?;
+        if sessions.iter().all(|session| trusted.contains(session)) {
+            newer.retain(|session| trusted.contains(session));
+        }
         Ok(Some(Saved { value, id, created_unix_ms, sessions, newer }))
     }
 }

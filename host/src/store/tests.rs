@@ -130,6 +130,12 @@ fn a_space_goes_stale_with_a_newer_session() {
     let saved = store.load_space::<Vec<u32>>(&query(id), "htas").unwrap().unwrap();
     assert_eq!(saved.sessions, [second]);
     assert!(!saved.is_stale(), "what was left out is not newer");
+    let third = store.begin_session(&session(id)).unwrap();
+    store.append_visits(third, &[visit]).unwrap();
+    let newer = |store: &Store| store.load_space::<Vec<u32>>(&query(id), "htas").unwrap().unwrap().newer;
+    assert_eq!(newer(&store), [third]);
+    store.finish_session(third, false, &"noisy").unwrap();
+    assert!(newer(&store).is_empty());
     assert!(store.load_fit::<Vec<u32>>(&query(id), "layers").unwrap().is_none());
 }
 
