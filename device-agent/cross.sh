@@ -41,7 +41,8 @@ fi
 
 variable=$(echo "$target" | tr a-z- A-Z_)
 export "CARGO_TARGET_${variable}_LINKER=$gcc" "CC_${target//-/_}=$gcc"
-# Static: runs on any board, whatever C library it has.
+# Static: runs on any board, whatever C library it has. These would take the place of the flag below.
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 export "CARGO_TARGET_${variable}_RUSTFLAGS=-C target-feature=+crt-static"
 export CARGO_PROFILE_RELEASE_STRIP=symbols
 "${cargo[@]}" build --release --locked -p hanas-agent --bin hanas-agent \

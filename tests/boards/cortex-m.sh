@@ -6,7 +6,8 @@ cd "$(dirname "$0")/../.."
 cargo=${CARGO:-cargo}
 if ! command -v qemu-system-arm >/dev/null; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        apt-get install -y qemu-system-arm >/dev/null 2>&1 || true
+        export DEBIAN_FRONTEND=noninteractive
+        { apt-get update && apt-get install -y qemu-system-arm; } </dev/null >/dev/null 2>&1 || true
     fi
 fi
 if ! command -v qemu-system-arm >/dev/null; then

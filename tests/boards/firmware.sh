@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../device-agent/firmware"
 cargo=${CARGO:-cargo}
+# These would take the place of the linker's script.
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 target=thumbv7em-none-eabihf
 sysroot=$(rustc --print sysroot)
 if [ ! -d "$sysroot/lib/rustlib/$target" ] && command -v rustup >/dev/null; then

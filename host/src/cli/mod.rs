@@ -2,7 +2,7 @@
 //! [`context`] (store, device, task) and [`output`] (text, JSON, CSV).
 //!
 //! stdout is data, stderr is logs and progress. Exit codes: 0 ok, 1 failure, 2 usage, 3 device
-//! unreachable or timed out, 4 measured but not trustworthy, 5 protocol mismatch, 130 interrupted.
+//! unreachable or timed out, 4 measured but not trustworthy, 5 protocol mismatch, 6 no net found, 130 interrupted.
 
 mod bench;
 mod context;
