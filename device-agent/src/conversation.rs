@@ -123,6 +123,8 @@ impl Agent for Conversation {
         let outbox = Arc::clone(&self.outbox);
         let peer = &outbox.peer;
         let supervisor = Arc::clone(&self.supervisor);
+        let worker = supervisor.core().worker_facts.clone().unwrap_or_default();
+        let governor = worker.governor();
         let mut core = supervisor.core();
         // One link carries one host: another session on it means that the old host is gone, and what was left
         // for it would only be in the new one's way.
@@ -138,7 +140,6 @@ impl Agent for Conversation {
             return self.outbox.close();
         };
         self.session = Some(hello.session);
-        let worker = core.worker_facts.clone().unwrap_or_default();
         // Sent under the lock, so that nothing of the session overtakes it.
         self.say(&ToHost::Welcome(Welcome {
             dialect: DIALECT,
@@ -147,7 +148,7 @@ impl Agent for Conversation {
             window: WINDOW,
             max_blob: supervisor.settings.max_model_bytes,
             slots: SLOTS,
-            device: supervisor.facts.device(&worker, supervisor.settings.worker.threads),
+            device: supervisor.facts.device(&worker, &governor, supervisor.settings.worker.threads),
         }));
         drop(core);
         let what = if resumed { "resumed" } else { "opened" };

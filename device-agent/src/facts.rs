@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::num::NonZero;
+use std::path::Path;
 use std::thread;
 
 use hanas_device_core::dialogue::AGENT_VERSION;
@@ -11,6 +12,9 @@ use crate::orders::Ready;
 
 /// Longest text in the facts, in characters: all of them and their envelope fit a handshake's frame.
 const TEXT: usize = 56;
+
+/// Where the system keeps its processors' settings.
+const PROCESSORS: &str = "/sys/devices/system/cpu";
 
 /// What the supervisor knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,32 +33,30 @@ pub struct WorkerFacts {
     form: ModelForm,
     pinned: u64,
     clock_resolution_ns: u32,
-    governor: String,
 }
 
 impl Default for WorkerFacts {
     fn default() -> Self {
-        Self {
-            runtime: String::new(),
-            form: ModelForm::Onnx,
-            pinned: 0,
-            clock_resolution_ns: 0,
-            governor: String::new(),
-        }
+        Self { runtime: String::new(), form: ModelForm::Onnx, pinned: 0, clock_resolution_ns: 0 }
     }
 }
 
 impl From<Ready<'_>> for WorkerFacts {
     fn from(ready: Ready<'_>) -> Self {
-        let cpu = if ready.pinned == 0 { 0 } else { ready.pinned.trailing_zeros() };
-        let governor = format!("/sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_governor");
         Self {
             runtime: cut(ready.runtime),
             form: ready.form,
             pinned: ready.pinned,
             clock_resolution_ns: ready.clock_resolution_ns,
-            governor: read(&governor),
         }
+    }
+}
+
+impl WorkerFacts {
+    /// What sets the clock of the worker's processor, as it is now: users change it while the agent runs.
+    #[must_use]
+    pub fn governor(&self) -> String {
+        governor_of(Path::new(PROCESSORS), self.pinned)
     }
 }
 
@@ -74,7 +76,7 @@ impl Facts {
 
     /// All facts, for the handshake.
     #[must_use]
-    pub fn device<'a>(&'a self, worker: &'a WorkerFacts, threads: u16) -> DeviceFacts<'a> {
+    pub fn device<'a>(&'a self, worker: &'a WorkerFacts, governor: &'a str, threads: u16) -> DeviceFacts<'a> {
         DeviceFacts {
             agent: AGENT_VERSION,
             runtime: &worker.runtime,
@@ -87,7 +89,7 @@ impl Facts {
             cores: self.cores,
             pinned: worker.pinned,
             memory_bytes: self.memory_bytes,
-            governor: &worker.governor,
+            governor,
             clock_resolution_ns: worker.clock_resolution_ns,
         }
     }
@@ -133,8 +135,14 @@ fn cpu_name() -> String {
         .unwrap_or_else(|| read("/proc/device-tree/model"))
 }
 
+/// The governor of the first of these processors, or of the system's first where none is named.
+fn governor_of(processors: &Path, pinned: u64) -> String {
+    let cpu = if pinned == 0 { 0 } else { pinned.trailing_zeros() };
+    read(processors.join(format!("cpu{cpu}/cpufreq/scaling_governor")))
+}
+
 /// A file's text on one line, cut; empty where there is none.
-fn read(path: &str) -> String {
+fn read(path: impl AsRef<Path>) -> String {
     cut(fs::read_to_string(path).unwrap_or_default().trim_matches(['\0', '\n', ' ']))
 }
 
@@ -163,6 +171,18 @@ mod tests {
     fn processors_are_those_of_which_the_system_adds_up_the_times() {
         assert_eq!(cores("cpu  9 9 9\ncpu0 1 2 3\ncpu1 1 2 3\ncpu3 1 2 3\nintr 12\nctxt 3\n"), 3);
         assert!(cores("") >= 1);
+    }
+
+    #[test]
+    fn a_governor_is_told_as_it_is_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = folder.path().join("cpu2/cpufreq");
+        fs::create_dir_all(&settings).unwrap();
+        for governor in ["ondemand", "performance"] {
+            fs::write(settings.join("scaling_governor"), format!("{governor}\n")).unwrap();
+            assert_eq!(governor_of(folder.path(), 0b1100), governor);
+        }
+        assert_eq!(governor_of(folder.path(), 0), "");
     }
 
     #[test]

@@ -102,6 +102,7 @@ fn words_that_mean_nothing_are_usage_errors() {
         ([&profile[..], &["cifar10-resnet20", "--samples", "0"]].concat(), "1..=100000"),
         (vec!["bench", "x.onnx", "--device", "local:", "--input", "a=0x1"], "NAME=1x3x224x224"),
         (vec!["bench", "x.onnx"], "--device"),
+        (vec!["bench", "x.onnx", "--device", "local:", "--per-node", "--format", "csv"], "text and JSON"),
         (vec!["measure"], "unrecognized subcommand"),
     ] {
         let ended = host.run(&arguments);

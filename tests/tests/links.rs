@@ -165,7 +165,17 @@ fn doctor_tells_what_it_found_where_it_cannot_go_on() {
         assert!(ended.complaint(3).contains("no agent at"), "{}", ended.stderr);
         assert!(ended.stdout.contains("libtorch") && ended.stdout.contains("!!  device"), "{}", ended.stdout);
     }
-    assert_eq!(host.run(&["doctor", nowhere, "--device", nowhere]).code, Some(2));
+    let elsewhere = "unix:///elsewhere/agent.sock";
+    let with_setting = |arguments: &[&str], device: &str| {
+        finish(host.command(arguments).env("HANAS_DEVICE", device).spawn().unwrap())
+    };
+    for ended in [
+        host.run(&["doctor", nowhere, "--device", elsewhere]),
+        with_setting(&["doctor", nowhere], elsewhere),
+        with_setting(&["doctor"], nowhere),
+    ] {
+        assert!(ended.complaint(3).contains(nowhere), "{}", ended.stderr);
+    }
 
     let agent = Agent::scripted(&host.file("script.toml", planted::script("")));
     let mut holder = open(agent.url(), Timeouts::default());

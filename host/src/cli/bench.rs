@@ -14,7 +14,7 @@ use super::context::{DeviceArg, Global};
 use super::output::{Format, Table, json, text};
 use super::progress::Progress;
 use super::sampling::SamplingArgs;
-use super::{Interrupted, NotTrustworthy, interrupt};
+use super::{Interrupted, NotTrustworthy, Usage, interrupt};
 use crate::latency::verdict::{Evidence, Verdict, judge};
 use crate::latency::{Estimate, Statistic, estimate};
 use crate::link::session::{NodeName, PortFact};
@@ -90,6 +90,10 @@ struct NodeTime {
 
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &BenchArgs) -> anyhow::Result<()> {
+    if args.per_node && global.format == Format::Csv {
+        let text = "operators are told in text and JSON; leave --format csv or --per-node";
+        return Err(Usage(text.to_owned()).into());
+    }
     let candidate = read_model(&args.model, &args.inputs, args.batch)?;
     let mut session = global.connect(&args.device)?;
     let timings = time(global, &mut session, &candidate, &args.sampling, LoadOptions::default())

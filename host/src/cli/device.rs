@@ -106,7 +106,8 @@ fn list(global: &Global) -> anyhow::Result<()> {
     }
     match global.format {
         Format::Text if inventory.devices.is_empty() => {
-            text("no devices yet; `hanas device add pi tcp://pi.local:7700` names one\n")
+            let add = "hanas device add pi 'exec:ssh pi ./hanas-agent serve --stdio'";
+            text(&format!("no devices yet; `{add}` names one\n"))
         }
         Format::Text => text(&table.to_text()),
         Format::Csv => text(&table.to_csv()),

@@ -23,8 +23,8 @@ pub(super) struct DoctorArgs {
     /// A device to examine as well: a name or an address
     #[arg(value_name = "DEVICE")]
     examined: Option<String>,
-    /// The same
-    #[arg(long, short, value_name = "DEVICE", conflicts_with = "examined")]
+    /// The same, where DEVICE is not given
+    #[arg(long, short, env = "HANAS_DEVICE", value_name = "DEVICE")]
     device: Option<String>,
     /// Seconds to wait while another session holds the device
     #[arg(long, default_value_t = QUEUE_TIMEOUT, value_name = "SECONDS")]

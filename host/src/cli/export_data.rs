@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::context::Global;
 use super::output::{Format, json, text};
-use crate::store::SessionId;
+use crate::store::{SessionId, SessionRow};
 
 /// Arguments of `hanas export-data`.
 #[derive(Debug, Args)]
@@ -23,7 +23,9 @@ struct Sessions {
 #[derive(Serialize)]
 struct Session {
     #[serde(flatten)]
-    row: crate::store::SessionRow,
+    row: SessionRow,
+    /// The board's name; `device` is its row's number.
+    device_name: String,
     models: Vec<Model>,
 }
 
@@ -47,7 +49,8 @@ pub(super) fn run(global: &Global, args: &ExportDataArgs) -> anyhow::Result<()> 
             digest: model.digest.to_string(),
             visits: model.visits,
         });
-        sessions.push(Session { models: models.collect(), row });
+        let device_name = store.device(row.device)?.map_or_else(String::new, |device| device.name);
+        sessions.push(Session { models: models.collect(), device_name, row });
     }
     if let (Some(wanted), true) = (args.session, sessions.is_empty()) {
         anyhow::bail!("there is no session {wanted} in {}", global.store.display());
@@ -55,20 +58,62 @@ pub(super) fn run(global: &Global, args: &ExportDataArgs) -> anyhow::Result<()> 
     if global.format == Format::Json {
         return json(&Sessions { sessions });
     }
-    let mut lines = String::from("session,task,batch,model,round,sample_ns\n");
-    for session in &sessions {
-        for model in &session.models {
+    text(&lines(&sessions)?)
+}
+
+fn lines(sessions: &[Session]) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    let mut table = csv::Writer::from_writer(&mut bytes);
+    table.write_record(["session", "device", "task", "batch", "model", "round", "sample_ns"])?;
+    for Session { row, device_name, models } in sessions {
+        let (id, batch) = (row.id.0.to_string(), row.batch.to_string());
+        for model in models {
             for visit in &model.visits {
+                let round = visit.round.to_string();
                 for sample in &visit.samples {
-                    let (id, row) = (session.row.id.0, &session.row);
-                    let line = format!(
-                        "{id},{},{},{},{},{}\n",
-                        row.task, row.batch, model.model, visit.round, sample.0
-                    );
-                    lines.push_str(&line);
+                    let ns = sample.0.to_string();
+                    table.write_record([&id, device_name, &row.task, &batch, &model.model, &round, &ns])?;
                 }
             }
         }
     }
-    text(&lines)
+    table.flush()?;
+    drop(table);
+    Ok(String::from_utf8(bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use hanas_proto::Nanos;
+
+    use super::*;
+    use crate::store::{DeviceId, Plan, Visit};
+
+    #[test]
+    fn every_sample_names_its_board() {
+        let session = SessionId(3);
+        let row = SessionRow {
+            id: session,
+            device: DeviceId(7),
+            task: "shapes10-resnet20".to_owned(),
+            batch: 1,
+            seed: 0,
+            plan: Plan { rounds: 1, warmup: 1, runs: 2, visit_limit: Nanos(0) },
+            started_unix_ms: 0,
+            samples: 2,
+            verdict: None,
+        };
+        let visit = Visit { session, samples: vec![Nanos(5), Nanos(6)], ..Visit::default() };
+        let model = Model { model: "null".to_owned(), digest: String::new(), visits: vec![visit] };
+        let session = Session { row, device_name: "pi, kitchen".to_owned(), models: vec![model] };
+        assert_eq!(
+            lines(std::slice::from_ref(&session)).unwrap(),
+            "session,device,task,batch,model,round,sample_ns\n\
+             3,\"pi, kitchen\",shapes10-resnet20,1,null,0,5\n\
+             3,\"pi, kitchen\",shapes10-resnet20,1,null,0,6\n"
+        );
+        let document = serde_json::to_value(&session).unwrap();
+        assert_eq!(document["device"], 7);
+        assert_eq!(document["device_name"], "pi, kitchen");
+    }
 }

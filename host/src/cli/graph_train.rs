@@ -42,8 +42,8 @@ pub(super) struct TrainArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Write the trained net here as ONNX, graph and all
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    #[arg(long, visible_alias = "out", value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Let this device classify the nodes too, and hold its accuracy against training's
     #[arg(long, value_name = "DEVICE")]
     check_on: Option<String>,
@@ -75,7 +75,7 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     drop(progress);
     let on = OnGraph::new(&data.graph, &data.features);
     let onnx = lower(&net, &on, config.reading, Init::Weights(&weights), Placement::Inside)?;
-    if let Some(path) = &args.out {
+    if let Some(path) = &args.output {
         write(path, &onnx)?;
     }
     let device_test_accuracy = match &args.check_on {
@@ -121,4 +121,26 @@ fn print(global: &Global, report: &Report) -> anyhow::Result<()> {
     }
     lines.push_str(&format!("peak memory {}\n", Bytes(*peak_memory_bytes)));
     text(&lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        train: TrainArgs,
+    }
+
+    #[test]
+    fn the_file_has_two_names() {
+        for name in ["--output", "--out"] {
+            let net = ["train", "--task", "planted-gnn", "--layers", "gat/sum/linear/1x1"];
+            let line = Line::try_parse_from([&net[..], &[name, "net.onnx"]].concat()).unwrap();
+            assert_eq!(line.train.output.as_deref(), Some(Path::new("net.onnx")));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `hanas space`: the hardware-aware space of a task on a device.
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::context::{AnyTaskArg, Global, TaskArg, TrustArg, query, stored_device};
@@ -122,13 +123,17 @@ pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
         Command::Build(args) => build(global, &args),
         Command::Show(AnyShowArgs { task: AnyTaskArg { task, batch }, device }) => match task {
             AnyTask::Graph(task) => graph::show(global, &task, device.as_deref()),
-            AnyTask::Conv(task) => show(global, &last(global, &task, batch, device.as_deref())?.value),
+            AnyTask::Conv(task) => {
+                let (board, space) = last(global, &task, batch, device.as_deref())?;
+                show(global, &board, &space)
+            }
         },
         Command::Stability(StabilityArgs { show, reruns }) => match reruns.reruns {
             Some(times) => space_reruns::run(global, &show.task, show.device.as_deref(), &reruns, times),
             None => {
                 let ShowArgs { task: TaskArg { task, batch }, device } = &show;
-                stability(global, &last(global, task, *batch, device.as_deref())?.value)
+                let (board, space) = last(global, task, *batch, device.as_deref())?;
+                stability(global, &board, &space)
             }
         },
     }
@@ -139,7 +144,7 @@ fn build(global: &Global, args: &BuildArgs) -> anyhow::Result<()> {
     let mut store = global.existing_store()?;
     let device = stored_device(&store, args.device.as_deref(), &task.name, *batch)?;
     let (query, samples) = args.trust.samples(&store, query(device, task, *batch))?;
-    let clock = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
+    let row = store.device(device)?.context(NO_ROW)?;
     let mut rules = match args.mode {
         Mode::Project => Rules::project(),
         Mode::Paper => Rules::paper(),
@@ -153,23 +158,28 @@ fn build(global: &Global, args: &BuildArgs) -> anyhow::Result<()> {
         expand: args.expand,
         groups: args.groups,
         cin: args.cin,
-        ..Settings::new(rules, *batch, clock)
+        ..Settings::new(rules, *batch, row.clock_resolution_ns)
     };
     let space = HardwareSpace::build(&task.family, &samples, settings)?;
     store.save_space(&query, SPACE, &space, &space.rows())?;
-    summary(global, &space)
+    summary(global, &row.name, &space)
 }
 
-/// The last space built for a task, with a note on stderr where newer sessions are not in it.
+/// Where a device that has sessions has no row.
+const NO_ROW: &str = "the device's row is gone";
+
+/// The last space built for a task and its board's name, with a note on stderr where newer sessions are not in
+/// it.
 fn last(
     global: &Global,
     task: &Task,
     batch: u32,
     device: Option<&str>,
-) -> anyhow::Result<Saved<HardwareSpace>> {
+) -> anyhow::Result<(String, HardwareSpace)> {
     let store = global.existing_store()?;
     let device = stored_device(&store, device, &task.name, batch)?;
-    load(&store, &query(device, task, batch))
+    let board = store.device(device)?.context(NO_ROW)?.name;
+    Ok((board, load(&store, &query(device, task, batch))?.value))
 }
 
 /// The last space built for a query.
@@ -202,12 +212,12 @@ pub(super) fn note_other_mode(space: &HardwareSpace, paper: bool) {
     }
 }
 
-fn summary(global: &Global, space: &HardwareSpace) -> anyhow::Result<()> {
+fn summary(global: &Global, board: &str, space: &HardwareSpace) -> anyhow::Result<()> {
     match global.format {
         Format::Json => json(space),
         Format::Csv => text(&choices(space).to_csv()),
         Format::Text => {
-            let mut page = String::new();
+            let mut page = format!("{board}\n");
             for stage in &space.stages {
                 let list: Vec<String> =
                     stage.selection.choices.iter().map(|choice| point_text(&choice.chosen.point)).collect();
@@ -263,12 +273,12 @@ fn choices(space: &HardwareSpace) -> Table {
     table
 }
 
-fn show(global: &Global, space: &HardwareSpace) -> anyhow::Result<()> {
+fn show(global: &Global, board: &str, space: &HardwareSpace) -> anyhow::Result<()> {
     match global.format {
         Format::Json => json(space),
         Format::Csv => text(&choices(space).to_csv()),
         Format::Text => {
-            let mut page = String::new();
+            let mut page = format!("{board}\n");
             for stage in &space.stages {
                 page.push_str(&picture(stage));
                 page.push('\n');
@@ -284,10 +294,10 @@ fn picture(stage: &StageSpace) -> String {
     report::terminal::picture(stage, report::terminal::Look::default())
 }
 
-fn stability(global: &Global, space: &HardwareSpace) -> anyhow::Result<()> {
+fn stability(global: &Global, board: &str, space: &HardwareSpace) -> anyhow::Result<()> {
     match global.format {
         Format::Json => json(space),
         Format::Csv => text(&choices(space).to_csv()),
-        Format::Text => text(&(choices(space).to_text() + &sureness(space))),
+        Format::Text => text(&format!("{board}\n{}{}", choices(space).to_text(), sureness(space))),
     }
 }

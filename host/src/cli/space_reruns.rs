@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::context::{DeviceArg, Global, TaskArg};
+use super::context::{DeviceArg, Global, QUEUE_TIMEOUT, RUN_TIMEOUT, TaskArg};
 use super::output::{Format, Table, json, text};
 use super::profile::LayersArg;
 use super::profile_race::Racer;
@@ -28,6 +28,12 @@ pub(super) struct RerunArgs {
     sampling: SamplingArgs,
     #[command(flatten)]
     layers: LayersArg,
+    /// Seconds to wait while another session holds the device
+    #[arg(long, default_value_t = QUEUE_TIMEOUT, value_name = "SECONDS")]
+    queue_timeout: u64,
+    /// Seconds that one load or run may take; more than the agent's --run-limit
+    #[arg(long, default_value_t = RUN_TIMEOUT, value_name = "SECONDS")]
+    run_timeout: u64,
 }
 
 #[derive(Serialize)]
@@ -57,7 +63,8 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let device =
         device.ok_or_else(|| Usage("--reruns measures: name the device with --device".to_owned()))?;
-    let device = DeviceArg::new(device.to_owned(), 600);
+    let (queue_timeout, run_timeout) = (args.queue_timeout, args.run_timeout);
+    let device = DeviceArg { device: device.to_owned(), queue_timeout, run_timeout };
     let mut session = global.connect(&device)?;
     let mut store = global.store()?;
     let id = store.device_id(session.facts())?;
@@ -142,5 +149,28 @@ fn print(global: &Global, spaces: &[HardwareSpace], sessions: Vec<Rerun>) -> any
             ));
             text(&page)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        reruns: RerunArgs,
+    }
+
+    #[test]
+    fn a_device_is_waited_for_as_long_as_the_user_says() {
+        let waits = |line: &str| {
+            let Line { reruns } = Line::try_parse_from(line.split(' ')).unwrap();
+            (reruns.queue_timeout, reruns.run_timeout)
+        };
+        assert_eq!(waits("stability --reruns 2 --queue-timeout 5 --run-timeout 7"), (5, 7));
+        assert_eq!(waits("stability --reruns 2"), (QUEUE_TIMEOUT, RUN_TIMEOUT));
     }
 }

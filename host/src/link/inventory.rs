@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [devices]
-//! pi = "tcp://pi.local:7700"
+//! pi = "exec:ssh pi ./hanas-agent serve --stdio"
 //! ```
 
 use std::collections::BTreeMap;

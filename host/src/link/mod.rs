@@ -49,13 +49,13 @@ pub enum LinkError {
         reason: String,
     },
     /// Nothing answers at the address.
-    #[error("no agent at {url}: {reason}; start one there with `{hint}`")]
+    #[error("no agent at {url}: {reason}; {hint}")]
     Unreachable {
         /// The address.
         url: String,
         /// What the system said.
         reason: String,
-        /// The command that starts an agent there.
+        /// What to do about it.
         hint: String,
     },
     /// A debug probe or the chip on it does not do as it should.
@@ -77,12 +77,12 @@ pub enum LinkError {
         reason: String,
     },
     /// Something answers, but not as an agent does.
-    #[error(
-        "{url} is open but no hanas agent answers; is another program on that port, or the baud rate wrong?"
-    )]
+    #[error("{url} is open but no hanas agent answers; {doubt}")]
     NoAgent {
         /// The address.
         url: String,
+        /// What may be the matter there.
+        doubt: &'static str,
     },
     /// The agent stopped answering and could not be reached again.
     #[error(
@@ -121,7 +121,7 @@ pub enum LinkError {
         waited: Duration,
     },
     /// The two sides speak different protocols.
-    #[error("this hanas speaks protocol {ours}, the agent ({agent}) {theirs}; install the same release on both sides", ours = DIALECT)]
+    #[error("this hanas speaks protocol {ours}, the agent ({agent}) {theirs}; build both from one checkout, copy the agent again and restart it", ours = DIALECT)]
     Dialect {
         /// What the agent speaks.
         theirs: Dialect,

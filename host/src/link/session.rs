@@ -96,6 +96,7 @@ impl Session {
     pub fn open(url: &DeviceUrl, timeouts: Timeouts) -> Result<Self, LinkError> {
         // The standard library's hasher keys are the system's randomness.
         let number = RandomState::new().build_hasher().finish();
+        let timeouts = timeouts.at(url);
         let mut session = Self {
             url: url.clone(),
             timeouts,

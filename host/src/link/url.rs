@@ -14,6 +14,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -89,11 +91,41 @@ impl DeviceUrl {
         }
     }
 
-    /// The command that starts an agent at this address.
+    /// What to do where the link does not open, by what the system said.
+    #[must_use]
+    pub fn remedy(&self, kind: io::ErrorKind) -> String {
+        match (self, kind) {
+            (Self::Serial { .. }, io::ErrorKind::PermissionDenied) => {
+                "join the group dialout: `sudo usermod -aG dialout $USER`, then log in again".to_owned()
+            }
+            _ => self.start_hint(),
+        }
+    }
+
+    /// What may be the matter where the link is open and no agent answers.
+    #[must_use]
+    pub const fn doubt(&self) -> &'static str {
+        match self {
+            Self::Exec(_) => "does ssh ask for a password?",
+            Self::Tcp(_) => "is another program on that port?",
+            _ => "is another program on that port, or the baud rate wrong?",
+        }
+    }
+
+    /// How an agent is started at this address.
     #[must_use]
     pub fn start_hint(&self) -> String {
-        match self {
-            Self::Tcp(address) => format!("hanas-agent serve --tcp {address}"),
+        let command = match self {
+            Self::Tcp(address) => match on_another_machine(address) {
+                // An agent serves its own machine only; ssh brings its port here.
+                Some((host, port)) => {
+                    return format!(
+                        "start one with `hanas-agent serve --tcp 127.0.0.1:{port}` there, and \
+                         `ssh -N -L {port}:127.0.0.1:{port} {host}` here; it is tcp://127.0.0.1:{port} then"
+                    );
+                }
+                None => format!("hanas-agent serve --tcp {address}"),
+            },
             Self::Serial { baud, .. } => {
                 format!("hanas-agent serve --serial PORT --baud {baud}")
             }
@@ -101,7 +133,8 @@ impl DeviceUrl {
             Self::Unix(path) => format!("hanas-agent serve --unix {}", path.display()),
             Self::Exec(command) => command.join(" "),
             Self::Local(options) => format!("hanas-agent serve --stdio {}", options.join(" ")),
-        }
+        };
+        format!("start one there with `{command}`")
     }
 }
 
@@ -179,6 +212,14 @@ const fn elements_option(elements: Elements) -> &'static str {
     }
 }
 
+/// Host and port, where the host is not this one.
+fn on_another_machine(address: &str) -> Option<(&str, &str)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    (!is_here).then_some((host, port))
+}
+
 fn tcp(rest: &str) -> Option<DeviceUrl> {
     let has_port = rest.rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && (!host.contains(':') || host.ends_with(']')) && port.parse::<u16>().is_ok()
@@ -245,6 +286,33 @@ mod tests {
         let serial = "serial:///dev/ttyACM0".parse::<DeviceUrl>().unwrap();
         let (path, elements) = ("/dev/ttyACM0".into(), Elements::F32);
         assert_eq!(serial, DeviceUrl::Serial { path, baud: DEFAULT_BAUD, elements });
+    }
+
+    #[test]
+    fn what_to_do_where_nothing_answers_fits_the_address() {
+        let hint = |text: &str, kind| text.parse::<DeviceUrl>().unwrap().remedy(kind);
+        for address in ["127.0.0.1:7700", "[::1]:7700", "localhost:7700"] {
+            let hint = hint(&format!("tcp://{address}"), io::ErrorKind::ConnectionRefused);
+            assert_eq!(hint, format!("start one there with `hanas-agent serve --tcp {address}`"));
+        }
+        let far = hint("tcp://pi.local:7800", io::ErrorKind::ConnectionRefused);
+        for part in ["--tcp 127.0.0.1:7800` there", "`ssh -N -L 7800:127.0.0.1:7800 pi.local` here"] {
+            assert!(far.contains(part), "{far}");
+        }
+        let port = "serial:///dev/ttyUSB0";
+        let forbidden = hint(port, io::ErrorKind::PermissionDenied);
+        assert!(forbidden.contains("dialout") && !forbidden.contains("hanas-agent"), "{forbidden}");
+        assert!(hint(port, io::ErrorKind::NotFound).contains("hanas-agent serve --serial"));
+    }
+
+    #[test]
+    fn commands_and_sockets_have_no_baud_rate_to_doubt() {
+        let doubt = |text: &str| text.parse::<DeviceUrl>().unwrap().doubt();
+        assert!(doubt("serial:///dev/ttyUSB0").contains("baud"));
+        assert!(doubt("exec:ssh pi ./hanas-agent serve --stdio").contains("password"));
+        for text in ["exec:ssh pi ./hanas-agent serve --stdio", "tcp://127.0.0.1:7700"] {
+            assert!(!doubt(text).contains("baud"), "{text}");
+        }
     }
 
     #[test]

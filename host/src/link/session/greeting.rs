@@ -83,7 +83,6 @@ impl Session {
     /// Says hello until welcomed; whether the agent knew the session.
     pub(super) fn greet(&mut self, limit: Duration) -> Result<bool, LinkError> {
         let start = Instant::now();
-        self.last_heard = start;
         let host = format!("hanas {}", env!("CARGO_PKG_VERSION"));
         let hello = Hello {
             magic: MAGIC,
@@ -93,6 +92,8 @@ impl Session {
             host: &host,
         };
         while start.elapsed() < limit {
+            // An agent that was not heard yet is not silent: `limit` alone is how long it may take.
+            self.last_heard = Instant::now();
             // A flush mark first: a serial receiver may hold half a frame of an earlier host.
             let _ = self.stream.write_all(&[0]);
             self.send(&ToAgent::Hello(hello))?;
@@ -132,7 +133,7 @@ impl Session {
                 }
             }
         }
-        Err(LinkError::NoAgent { url: self.url.to_string() })
+        Err(LinkError::NoAgent { url: self.url.to_string(), doubt: self.url.doubt() })
     }
 }
 
@@ -143,6 +144,6 @@ pub(super) fn dial(url: &DeviceUrl, timeout: Duration, start: Start) -> Result<S
     Stream::open(url, timeout).map_err(|error| LinkError::Unreachable {
         url: url.to_string(),
         reason: error.to_string(),
-        hint: url.start_hint(),
+        hint: url.remedy(error.kind()),
     })
 }

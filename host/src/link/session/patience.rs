@@ -19,6 +19,20 @@ pub struct Timeouts {
     pub reconnect: Duration,
 }
 
+/// What the command of an `exec:` link may take until the agent says welcome: ssh logs in first, and may ask
+/// for a password.
+const LOG_IN: Duration = Duration::from_secs(30);
+
+impl Timeouts {
+    /// As long as that address needs.
+    pub(super) fn at(self, url: &DeviceUrl) -> Self {
+        match url {
+            DeviceUrl::Exec(_) => Self { connect: self.connect.max(LOG_IN), ..self },
+            _ => self,
+        }
+    }
+}
+
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -75,5 +89,19 @@ impl Patience {
     /// Time until then.
     pub(in crate::link) fn left(&self) -> Duration {
         self.wait.saturating_sub(self.since.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_the_time_to_log_in() {
+        let connect = |url: &str| Timeouts::default().at(&url.parse::<DeviceUrl>().unwrap()).connect;
+        assert_eq!(connect("exec:ssh pi ./hanas-agent serve --stdio"), LOG_IN);
+        for url in ["local:", "tcp://127.0.0.1:7700", "serial:///dev/ttyUSB0"] {
+            assert_eq!(connect(url), Timeouts::default().connect, "{url}");
+        }
     }
 }
