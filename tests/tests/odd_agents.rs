@@ -19,7 +19,7 @@ use hanas_proto::frame::{CRC_BYTES, Deframer, Step, decode, encode, framed_len};
 use hanas_proto::handshake::{DIALECT, DeviceFacts, ModelForm, Welcome};
 use hanas_proto::measure::{Block, Body, JobEnd, LoadOptions, Loaded, NO_SLOT, RoundContext};
 use hanas_proto::samples::SeriesWriter;
-use hanas_proto::{Nanos, ToAgent, ToHost};
+use hanas_proto::{Digest, Nanos, ToAgent, ToHost};
 
 /// Longest payload that the agent takes, in bytes.
 const MAX_FRAME: usize = 66 * 1024;
@@ -49,11 +49,15 @@ enum Asked<'a> {
     Stop { id: u32 },
 }
 
+/// Why a model is not loaded beside so many others.
+type Refuse = fn(usize, Digest) -> Option<FaultCode>;
+
 /// The agent's end of the link, and the job that it tells of.
 struct Agent {
     stream: TcpStream,
     job: u32,
     seq: u32,
+    refuse: Refuse,
 }
 
 impl Agent {
@@ -103,7 +107,7 @@ impl Agent {
     fn serve(&mut self, mut act: impl FnMut(&mut Self, Asked<'_>)) {
         let mut reader = self.stream.try_clone().unwrap();
         let (mut buffer, mut deframer) = (vec![0; MAX_FRAME], Deframer::new(vec![0; framed_len(MAX_FRAME)]));
-        let mut begun = BTreeSet::new();
+        let (mut begun, mut loaded) = (BTreeSet::new(), 0);
         while let Ok(read @ 1..) = reader.read(&mut buffer) {
             let mut bytes = &buffer[..read];
             while !bytes.is_empty() {
@@ -120,9 +124,17 @@ impl Agent {
                         slots: 512,
                         device: FACTS,
                     })),
-                    ToAgent::Clear { id } => self.say(&ToHost::Done { id }),
+                    ToAgent::Clear { id } => {
+                        loaded = 0;
+                        self.say(&ToHost::Done { id });
+                    }
                     ToAgent::BlobOpen { id, size, .. } => self.say(&ToHost::BlobHeld { id, held: size }),
-                    ToAgent::Load { id, slot, .. } => {
+                    ToAgent::Load { id, slot, digest, .. } => {
+                        if let Some(code) = (self.refuse)(loaded, digest) {
+                            self.say(&ToHost::Fault { id, code, text: "no room" });
+                            continue;
+                        }
+                        loaded += 1;
                         let took = Nanos(1);
                         self.say(&ToHost::Loaded(Loaded { id, slot, nodes: 0, ports: 0, took }));
                     }
@@ -144,11 +156,16 @@ impl Agent {
 
 /// A session with an agent that answers jobs and stops as `act` does.
 fn open(act: impl FnMut(&mut Agent, Asked<'_>) + Send + 'static) -> Session {
+    open_refusing(|_, _| None, act)
+}
+
+/// The same with an agent that does not load every model.
+fn open_refusing(refuse: Refuse, act: impl FnMut(&mut Agent, Asked<'_>) + Send + 'static) -> Session {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("tcp://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
-        Agent { stream, job: 0, seq: 0 }.serve(act);
+        Agent { stream, job: 0, seq: 0, refuse }.serve(act);
     });
     Session::open(&url.parse::<DeviceUrl>().unwrap(), Timeouts::default()).unwrap()
 }
@@ -229,6 +246,39 @@ fn a_worker_that_dies_before_its_first_visit_costs_no_candidate() {
         agent.end(JobEnd::Fault { code: FaultCode::WorkerDied, slot: NO_SLOT, text: "it was killed" });
     });
     assert_eq!(profile(&mut session).unwrap(), (vec![4, 4, 4], vec![]));
+}
+
+/// An agent that does its jobs as it should.
+fn complete(agent: &mut Agent, asked: Asked<'_>) {
+    if let Asked::Job { slots, rounds } = asked {
+        agent.complete(slots, rounds);
+    }
+}
+
+#[test]
+fn what_does_not_load_beside_others_is_measured_after_them() {
+    let refusals: [Refuse; 4] = [
+        |loaded, _| (loaded > 1).then_some(FaultCode::TooLarge),
+        |loaded, _| (loaded > 0).then_some(FaultCode::TooLarge),
+        |loaded, _| (loaded > 1).then_some(FaultCode::WorkerDied),
+        |loaded, _| (loaded > 0).then_some(FaultCode::WorkerDied),
+    ];
+    for refuse in refusals {
+        assert_eq!(profile(&mut open_refusing(refuse, complete)).unwrap(), (vec![4, 4, 4], vec![]));
+    }
+}
+
+#[test]
+fn what_does_not_load_alone_either_fails_and_the_others_are_measured() {
+    let refusals: [Refuse; 2] = [
+        |_, digest| (digest == three()[1].digest).then_some(FaultCode::TooLarge),
+        |_, digest| (digest == three()[1].digest).then_some(FaultCode::WorkerDied),
+    ];
+    for refuse in refusals {
+        assert_eq!(profile(&mut open_refusing(refuse, complete)).unwrap(), (vec![4, 0, 4], vec![1]));
+    }
+    let none: Refuse = |_, _| Some(FaultCode::TooLarge);
+    assert_eq!(profile(&mut open_refusing(none, complete)).unwrap(), (vec![0, 0, 0], vec![0, 1, 2]));
 }
 
 #[test]

@@ -65,6 +65,13 @@ fn over_tcp_the_planted_widths_are_found() {
     assert_planted(&host);
     let again = profile(&host, agent.url(), 20);
     assert_eq!((&again["measured_before"], &again["session"]), (&Value::from(MODELS), &Value::Null));
+    // The verdict stands, and so does the exit code.
+    assert_eq!((&again["verdict"], &again["judged"]), (&report["verdict"], &report["session"]));
+    let doubted = ["--which", "space", "--samples", "20", "--race", "0"];
+    let doubted = host.run(&[&["profile", "--device", agent.url()], &TASK[..], &doubted[..]].concat());
+    let code = if report["verdict"]["trustworthy"] == true { 0 } else { 4 };
+    assert_eq!(doubted.code, Some(code), "{}", doubted.stdout);
+    assert!(doubted.stdout.contains("nothing was missing\nverdict of session"), "{}", doubted.stdout);
     assert_complete(&host, 20);
 }
 

@@ -106,6 +106,9 @@ pub(super) struct ShowArgs {
     /// A board's name or row number, as the store has it [default: the last profiled]
     #[arg(long, short)]
     device: Option<String>,
+    /// Of which mode [default: the last built of either]
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
 }
 
 /// Runs the command.
@@ -114,7 +117,7 @@ pub(super) fn run(global: &Global, command: Command) -> anyhow::Result<()> {
         Command::Profile(args) => graph_profile::run(global, &args),
         Command::Replay(args) => graph_profile::replay(global, &args),
         Command::Space(args) => space(global, &args),
-        Command::Show(args) => show(global, &args.task, args.device.as_deref()),
+        Command::Show(args) => show_of(global, &args.task, args.device.as_deref(), args.mode),
         #[cfg(feature = "torch")]
         Command::Train(args) => super::graph_train::run(global, &args),
     }
@@ -189,21 +192,38 @@ fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Shows the last space built of a graph task.
+/// Shows the last space built of a graph task, of either mode.
 pub(super) fn show(global: &Global, task: &GraphTask, device: Option<&str>) -> anyhow::Result<()> {
+    show_of(global, task, device, None)
+}
+
+fn show_of(
+    global: &Global,
+    task: &GraphTask,
+    device: Option<&str>,
+    mode: Option<Mode>,
+) -> anyhow::Result<()> {
     let store = global.existing_store()?;
     let device = stored_device(&store, device, &task.name, BATCH)?;
-    let space = saved_space(&store, device, &task.name, None)?.value;
+    let space = saved_space(&store, device, &task.name, mode)?.value;
+    let board = store.device(device)?.map_or_else(String::new, |device| device.name);
     match global.format {
         Format::Json => json(&space),
         Format::Csv => text(&choices(&space).to_csv()),
         Format::Text => text(&format!(
-            "{}\n{}{}\n",
+            "{}\n{}\n{}{}\n",
+            heading(&board, task, space.settings.reading),
             graph_terminal::picture(&space, Look::default()),
             choices(&space).to_text(),
             space.summary()
         )),
     }
+}
+
+/// Whose space it is, and of which mode.
+fn heading(board: &str, task: &GraphTask, of: Reading) -> String {
+    let mode = if of == reading(Mode::Paper) { "paper" } else { "project" };
+    format!("{board}: {}, {mode} mode", task.name)
 }
 
 fn choices(space: &GraphSpace) -> Table {
@@ -221,4 +241,16 @@ fn choices(space: &GraphSpace) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_space_is_told_with_its_mode() {
+        let task: GraphTask = "cora-gnn".parse().unwrap();
+        assert_eq!(heading("pi", &task, reading(Mode::Paper)), "pi: cora-gnn, paper mode");
+        assert_eq!(heading("pi", &task, reading(Mode::Project)), "pi: cora-gnn, project mode");
+    }
 }

@@ -1,8 +1,9 @@
 //! `hanas profile`: measures a task's candidates into the store; a second call measures what is missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
+use hanas_proto::Digest;
 use serde::Serialize;
 
 use super::context::{DeviceArg, Global, TaskArg, query};
@@ -22,7 +23,7 @@ use crate::space::SpaceError;
 use crate::space::htas::Settings;
 use crate::space::racing::{self, Outcome, Racing, race};
 use crate::space::rules::Rules;
-use crate::store::{DeviceId, ModelSpec, SampleQuery, Store};
+use crate::store::{DeviceId, ModelSamples, ModelSpec, SampleQuery, SessionRow, Store};
 
 /// Arguments of `hanas profile`.
 #[derive(Debug, Args)]
@@ -75,6 +76,8 @@ pub(super) struct Report {
     warm_up: Option<WarmUp>,
     race: Option<Outcome>,
     verdict: Option<Verdict>,
+    /// The session that the verdict is of.
+    judged: Option<i64>,
 }
 
 impl Report {
@@ -89,6 +92,7 @@ impl Report {
             warm_up: None,
             race: None,
             verdict: None,
+            judged: None,
         }
     }
 
@@ -112,9 +116,41 @@ impl Report {
         self.measured = missing.saturating_sub(self.failed.len()).min(models);
         if self.measured_before == 0 || models > 0 {
             self.verdict = Some(recorder.finish(session)?);
+            self.judged = self.session;
         }
         Ok(self)
     }
+
+    /// Where nothing was measured, the verdict stands on what is stored: that of the last session that was judged
+    /// and has such a model.
+    pub(super) fn or_last_verdict(
+        mut self,
+        store: &Store,
+        query: &SampleQuery<'_>,
+        is_asked: impl Fn(&ModelSamples) -> bool,
+    ) -> anyhow::Result<Self> {
+        if self.verdict.is_some() {
+            return Ok(self);
+        }
+        let covered = store.covered_sessions(query)?;
+        for SessionRow { id, verdict, .. } in store.sessions()?.into_iter().rev() {
+            let Some((trustworthy, stored)) = verdict.filter(|_| covered.contains(&id)) else { continue };
+            if store.session_samples(id)?.iter().any(&is_asked) {
+                let reasons = Vec::new();
+                let verdict = serde_json::from_value(stored).unwrap_or(Verdict { trustworthy, reasons });
+                (self.verdict, self.judged) = (Some(verdict), Some(id.0));
+                break;
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Whether a stored model is one of a list. Every list has the null model.
+pub(super) fn is_in(list: &[Candidate]) -> impl Fn(&ModelSamples) -> bool + use<> {
+    let layers_and_nets = list.iter().filter(|of| of.spec != ModelSpec::Null);
+    let asked: BTreeSet<Digest> = layers_and_nets.map(|of| of.digest).collect();
+    move |model| asked.contains(&model.digest)
 }
 
 /// Runs the command.
@@ -138,6 +174,7 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
         report =
             measure_and_race(global, args, &mut session, (&mut store, device), (&list, &have), race, report)?;
     }
+    let report = report.or_last_verdict(&store, &query(device, task, *batch), is_in(&list))?;
     conclude(global, &report, args.sampling.allow_noisy)
 }
 
@@ -176,6 +213,7 @@ pub(super) fn measure(
         let ended = recorder.measure(global, &mut session, list, &have, &sampling, "profile")?;
         report = report.finish(recorder, ended, &session)?;
     }
+    let report = report.or_last_verdict(&store, &stored, is_in(list))?;
     conclude(global, &report, order.allow_noisy)
 }
 
@@ -283,10 +321,81 @@ fn page(report: &Report) -> String {
         }
         lines.push('\n');
     }
-    match &report.verdict {
-        Some(verdict) => lines.push_str(&format!("verdict: {verdict}\n")),
-        None if report.session.is_some() => lines.push_str("nothing could be added\n"),
-        None => lines.push_str("nothing was missing\n"),
+    let own = report.judged.is_some() && report.judged == report.session;
+    if !own {
+        let why = if report.session.is_some() { "nothing could be added" } else { "nothing was missing" };
+        lines.push_str(&format!("{why}\n"));
+    }
+    match (&report.verdict, report.judged) {
+        (Some(verdict), Some(session)) if !own => {
+            lines.push_str(&format!("verdict of session {session}, the last judged: {verdict}\n"));
+        }
+        (Some(verdict), _) => lines.push_str(&format!("verdict: {verdict}\n")),
+        (None, _) => {}
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use hanas_models::layer::{Layer, LayerKind};
+    use hanas_proto::Nanos;
+
+    use super::*;
+    use crate::latency::verdict::Reason;
+    use crate::store::{Device, ModelRecord, NewSession, Plan, SessionId, VisitRow};
+
+    fn layer(cout: u32) -> Candidate {
+        let kind = LayerKind::Conv { kernel: 3, stride: 1, side: 4 };
+        Candidate::new(ModelSpec::Layer { layer: Layer { kind, cin: 4, cout } }, 1).unwrap()
+    }
+
+    /// A session that measured these once.
+    fn measured(store: &mut Store, device: DeviceId, list: &[Candidate]) -> SessionId {
+        let plan = Plan { rounds: 1, warmup: 0, runs: 1, visit_limit: Nanos(0) };
+        let session =
+            store.begin_session(&NewSession { device, task: "task", batch: 1, seed: 0, plan }).unwrap();
+        let record = |of: &Candidate| ModelRecord {
+            digest: of.digest,
+            spec: of.spec.clone(),
+            batch: 1,
+            onnx_bytes: 1,
+        };
+        let models = store.add_models(&list.iter().map(record).collect::<Vec<_>>()).unwrap();
+        let visit = |&model| VisitRow { model, round: 0, samples: &[Nanos(5)] };
+        store.append_visits(session, &models.iter().map(visit).collect::<Vec<_>>()).unwrap();
+        session
+    }
+
+    #[test]
+    fn where_nothing_is_missing_the_last_verdict_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(&folder.path().join("hanas.db")).unwrap();
+        let device = store.device_id(&Device::default()).unwrap();
+        let null = Candidate::new(ModelSpec::Null, 1).unwrap();
+        let (list, other) = ([null.clone(), layer(8)], [null, layer(16)]);
+        let noisy = measured(&mut store, device, &list);
+        let told = |store: &Store, list: &[Candidate]| {
+            let query = SampleQuery { device, task: Some("task"), batch: 1, only_trustworthy: false };
+            Report::new(2, 2).or_last_verdict(store, &query, is_in(list)).unwrap()
+        };
+        assert!(page(&told(&store, &list)).ends_with("nothing was missing\n"), "it was not judged");
+        let reasons = vec![Reason::TooFewSamples { models: 1, fewest: 1 }];
+        store
+            .finish_session(noisy, false, &Verdict { trustworthy: false, reasons: reasons.clone() })
+            .unwrap();
+        let good = measured(&mut store, device, &other);
+        store.finish_session(good, true, &Verdict { trustworthy: true, reasons: Vec::new() }).unwrap();
+        let again = told(&store, &list);
+        assert_eq!(again.verdict, Some(Verdict { trustworthy: false, reasons }));
+        assert_eq!((again.session, again.judged), (None, Some(noisy.0)));
+        let said = page(&again);
+        assert!(said.contains("nothing was missing\nverdict of session 1, the last judged: not "), "{said}");
+        let other = told(&store, &other);
+        assert!(other.judged == Some(good.0) && page(&other).ends_with("trustworthy\n"), "{}", page(&other));
+        // Measured again, it is judged anew.
+        let anew = measured(&mut store, device, &list);
+        store.finish_session(anew, true, &Verdict { trustworthy: true, reasons: Vec::new() }).unwrap();
+        assert_eq!(told(&store, &list).judged, Some(anew.0));
+    }
 }

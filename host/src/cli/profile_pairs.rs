@@ -8,7 +8,7 @@ use clap::Args;
 use hanas_models::layer::Layer;
 
 use super::context::{Global, query};
-use super::profile::{self, ProfileArgs, Report, filed};
+use super::profile::{self, ProfileArgs, Report, filed, is_in};
 use super::recorder::{Recorder, counts_of};
 use crate::latency::disturbed::undisturbed;
 use crate::latency::pair_sampling::{PairPoint, PairSampler, domains};
@@ -66,7 +66,9 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     let measured_before = missing_in(&have, args).1;
     let grown = !sampler.next(&setting.points(&store)?, &BTreeSet::new()).is_empty();
     if !grown && measured_before == list.len() {
-        return profile::conclude(global, &Report::new(list.len(), list.len()), args.sampling.allow_noisy);
+        let report = Report::new(list.len(), list.len());
+        let report = report.or_last_verdict(&store, &setting.query, is_in(&list))?;
+        return profile::conclude(global, &report, args.sampling.allow_noisy);
     }
     let sampling = args.sampling.sampling();
     let mut recorder = Recorder::begin(&mut store, filed(device, args), &sampling, &nets)?;
@@ -81,6 +83,7 @@ pub(super) fn run(global: &Global, args: &ProfileArgs) -> anyhow::Result<()> {
     });
     let (ended, candidates) = ended?;
     let report = Report::new(candidates, measured_before).finish(recorder, ended, &session)?;
+    let report = report.or_last_verdict(&store, &setting.query, is_in(&list))?;
     profile::conclude(global, &report, args.sampling.allow_noisy)
 }
 

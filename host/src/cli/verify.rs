@@ -191,8 +191,9 @@ fn graph(global: &Global, args: &VerifyArgs, dirs: &[RunDir]) -> anyhow::Result<
     }
     let data = match runs[0].data(args.images.data.as_deref()) {
         Ok(data) => Some(data),
+        Err(error) if args.check_images > 0 => return Err(unchecked(error)),
         Err(error) => {
-            eprintln!("note: the device's answers and pace are not checked: {error:#}");
+            eprintln!("note: the device's pace is not checked: {error:#}");
             None
         }
     };
@@ -207,6 +208,16 @@ fn graph(global: &Global, args: &VerifyArgs, dirs: &[RunDir]) -> anyhow::Result<
     let found: Vec<_> = runs.into_iter().zip(verified).collect();
     print_graph(global, &found)?;
     judged(found.iter().map(|(_, verify)| verify), trustworthy || args.sampling.allow_noisy)
+}
+
+/// Why a device's answers cannot be checked, and that they need not be.
+fn unchecked(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Usage>() {
+        Ok(Usage(text)) => {
+            Usage(format!("{text}; --check-images 0 only times the net, without its pace")).into()
+        }
+        Err(error) => error,
+    }
 }
 
 /// The test images that the device is to classify; none where they are not at hand or not asked for.
@@ -340,7 +351,21 @@ mod tests {
     use hanas_models::spec::FeatureMap;
 
     use super::*;
+    use crate::cli::graph::load_graph;
+    use crate::task::graph::GraphSet;
     use crate::train::config::TrainConfig;
+
+    #[test]
+    fn a_graph_that_is_not_there_is_asked_for() {
+        let of = |set| load_graph(&set, None).map_err(unchecked);
+        for set in [GraphSet::Cora, GraphSet::Own("mine".to_owned())] {
+            let error = of(set).unwrap_err();
+            assert!(error.is::<Usage>(), "{error}");
+            let said = error.to_string();
+            assert!(said.contains("with --data") && said.contains("--check-images 0"), "{said}");
+        }
+        assert!(of(GraphSet::Planted).is_ok());
+    }
 
     #[test]
     fn the_device_is_asked_about_every_class() {

@@ -26,6 +26,7 @@ pub fn read(path: &Path) -> Result<GraphData, DataError> {
     let file = File::open(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     let mut archive = NpzArchive::new(BufReader::new(file)).map_err(|error| damaged(error.to_string()))?;
     let edges = pairs(&mut archive, "edges").map_err(|why| damaged(format!("array 'edges': {why}")))?;
+    let labels = labels(&mut archive, "labels").map_err(|why| damaged(format!("array 'labels': {why}")))?;
     let mut array = |name: &'static str| {
         ints(&mut archive, name).map_err(|why| damaged(format!("array '{name}': {why}")))
     };
@@ -38,7 +39,6 @@ pub fn read(path: &Path) -> Result<GraphData, DataError> {
     }
     let starts = array("feat_indptr")?;
     let columns = array("feat_indices")?;
-    let labels = array("labels")?;
     let [train, val, test] = ["train", "val", "test"].map(&mut array);
     let split = Split { train: train?, val: val?, test: test? };
     let values =
@@ -49,8 +49,6 @@ pub fn read(path: &Path) -> Result<GraphData, DataError> {
     let graph = |source| DataError::Graph { path: path.to_owned(), source };
     let features = SparseRows::new(width, starts, columns, values)
         .map_err(|error| graph(GraphDataError::Graph(error)))?;
-    // -1 arrived as the largest number.
-    let labels = labels.into_iter().map(|label| (label != u32::MAX).then_some(label)).collect();
     GraphData::new(&edges, features, classes, labels, split).map_err(graph)
 }
 
@@ -65,9 +63,14 @@ fn open<'a>(archive: &'a mut Archive, name: &str) -> Result<NpyFile<impl Read + 
     Ok(file)
 }
 
-/// An array of integers as 32-bit numbers; -1 becomes the largest.
+/// An array of integers as 32-bit numbers.
 fn ints(archive: &mut Archive, name: &str) -> Result<Vec<u32>, String> {
-    integers(open(archive, name)?)
+    integers(open(archive, name)?, number)
+}
+
+/// The same where -1 stands for none.
+fn labels(archive: &mut Archive, name: &str) -> Result<Vec<Option<u32>>, String> {
+    integers(open(archive, name)?, |wide| if wide == -1 { Some(None) } else { number(wide).map(Some) })
 }
 
 /// An array of pairs of integers, n x 2 or 2 x n, in either order of axes. 2 x 2 is read as n x 2.
@@ -82,7 +85,7 @@ fn pairs(archive: &mut Archive, name: &str) -> Result<Vec<[u32; 2]>, String> {
             return Err(format!("its shape is ({}), not (n, 2) or (2, n)", sides.join(", ")));
         }
     };
-    let values = integers(file)?;
+    let values = integers(file, number)?;
     if side_by_side {
         return Ok(values.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect());
     }
@@ -90,12 +93,17 @@ fn pairs(archive: &mut Archive, name: &str) -> Result<Vec<[u32; 2]>, String> {
     Ok(first.iter().zip(second).map(|(&first, &second)| [first, second]).collect())
 }
 
-/// The integers of an array as they lie in the file.
-fn integers<R: Read>(mut file: NpyFile<R>) -> Result<Vec<u32>, String> {
+/// The integers of an array as they lie in the file, each made what it stands for.
+fn integers<R: Read, V>(mut file: NpyFile<R>, narrow: impl Fn(i64) -> Option<V>) -> Result<Vec<V>, String> {
     macro_rules! try_kinds {
         ($($kind:ty),*) => {$(
             file = match file.try_data::<$kind>() {
-                Ok(values) => return values.map(|value| narrow(value.map_err(|error| error.to_string())?)).collect(),
+                Ok(values) => {
+                    let narrowed = |(at, value): (usize, std::io::Result<$kind>)| {
+                        narrowed(at, value.map_err(|error| error.to_string())?, &narrow)
+                    };
+                    return values.enumerate().map(narrowed).collect();
+                }
                 Err(file) => file,
             };
         )*};
@@ -104,13 +112,18 @@ fn integers<R: Read>(mut file: NpyFile<R>) -> Result<Vec<u32>, String> {
     Err(format!("it holds {}, not integers", file.dtype().descr()))
 }
 
-fn narrow<T: TryInto<i64> + Copy + std::fmt::Display>(value: T) -> Result<u32, String> {
-    let narrow = match value.try_into() {
-        Ok(-1) => Some(u32::MAX),
-        Ok(wide) => u32::try_from(wide).ok().filter(|&number| number != u32::MAX),
-        Err(_) => None,
-    };
-    narrow.ok_or_else(|| format!("{value} is out of range"))
+fn narrowed<T: TryInto<i64> + Copy + std::fmt::Display, V>(
+    at: usize,
+    value: T,
+    narrow: impl Fn(i64) -> Option<V>,
+) -> Result<V, String> {
+    let narrow = value.try_into().ok().and_then(narrow);
+    narrow.ok_or_else(|| format!("{value} at index {at} is out of range"))
+}
+
+/// A number of something; the largest is none, it is a -1 of unsigned numbers.
+fn number(wide: i64) -> Option<u32> {
+    u32::try_from(wide).ok().filter(|&number| number != u32::MAX)
 }
 
 fn floats(archive: &mut Archive, name: &str) -> Result<Vec<f32>, String> {
@@ -248,7 +261,11 @@ pub(crate) mod tests {
         let error = |name: &str, values: &[i64]| changed(name, values).unwrap_err().to_string();
         for (name, values, part) in [
             ("edges", &[0, 1, 1, 7][..], "edge 1 joins nodes 1 and 7"),
-            ("edges", &[0, -5], "array 'edges': -5 is out of range"),
+            ("edges", &[0, -5], "array 'edges': -5 at index 1 is out of range"),
+            ("edges", &[0, 1, -1, 2], "array 'edges': -1 at index 2 is out of range"),
+            ("feat_indices", &[0, 1, -1], "array 'feat_indices': -1 at index 2 is out of range"),
+            ("test", &[-1], "array 'test': -1 at index 0 is out of range"),
+            ("labels", &[0, -2, 0, -1], "array 'labels': -2 at index 1 is out of range"),
             ("labels", &[], "array 'labels': it is missing"),
             ("labels", &[0, 1, 0], "there are 3 labels for 4 nodes"),
             ("train", &[3], "node 3 of the train part of the split has no label"),

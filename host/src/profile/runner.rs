@@ -101,6 +101,7 @@ pub fn run(
         have: have.to_vec(),
         serial: sampling.first_round,
         settled: sampling.settle == 0,
+        told: vec![false; candidates.len()],
         restarts: 0,
     };
     let wanted: Vec<usize> = (0..candidates.len()).filter(|&i| state.left[i] > 0).collect();
@@ -129,20 +130,41 @@ struct State<'a> {
     /// Rounds so far, over all jobs.
     serial: u32,
     settled: bool,
+    /// Whether it was told that a candidate is ready.
+    told: Vec<bool>,
     restarts: u32,
 }
 
 impl State<'_> {
-    /// Measures one set to the end, loading it anew as often as the worker dies.
+    /// Measures a set to the end. Those that could not be loaded beside the others follow as a set of their own,
+    /// the first of which has the memory to itself.
     fn set(
         &mut self,
         session: &mut Session,
         set: &[usize],
         take: &mut TakeNote<'_>,
     ) -> Result<Ended, ProfileError> {
-        let mut first_load = true;
+        let mut set = set.to_vec();
+        while !set.is_empty() {
+            let mut later = Vec::new();
+            if self.part(session, &set, &mut later, take)? == Ended::Stopped {
+                return Ok(Ended::Stopped);
+            }
+            set = later;
+        }
+        Ok(Ended::Completed)
+    }
+
+    /// Measures those of a set that can be loaded together, loading them anew as often as the worker dies.
+    fn part(
+        &mut self,
+        session: &mut Session,
+        set: &[usize],
+        later: &mut Vec<usize>,
+        take: &mut TakeNote<'_>,
+    ) -> Result<Ended, ProfileError> {
         loop {
-            match self.load_and_measure(session, set, first_load, take) {
+            match self.load_and_measure(session, set, later, take) {
                 Ok(Some(ended)) => return Ok(ended),
                 Ok(None) => {}
                 Err(ProfileError::Link(LinkError::Restarted { .. })) if self.restarts < MAX_RESTARTS => {
@@ -150,32 +172,43 @@ impl State<'_> {
                 }
                 Err(error) => return Err(error),
             }
-            first_load = false;
         }
     }
 
-    /// `None`: the slots are gone and the set must be loaded again.
+    /// `None`: the slots are gone and the set must be loaded again, but for those in `later`, which were too much
+    /// beside the others.
     fn load_and_measure(
         &mut self,
         session: &mut Session,
         set: &[usize],
-        tell: bool,
+        later: &mut Vec<usize>,
         take: &mut TakeNote<'_>,
     ) -> Result<Option<Ended>, ProfileError> {
         session.clear()?;
         self.hold(session, set)?;
-        for (slot, &candidate) in (0u16..).zip(set) {
-            if self.left[candidate] == 0 {
+        // Each in the slot of its place here.
+        let mut loaded = Vec::with_capacity(set.len());
+        for &candidate in set {
+            if self.left[candidate] == 0 || later.contains(&candidate) {
                 continue;
             }
-            let loaded = session.load_onnx(slot, &self.candidates[candidate].onnx, self.options);
-            match loaded {
-                Ok(model) if tell => {
-                    if take(Note::Loaded { candidate, model })?.is_break() {
+            // A set has no more candidates than there are slots.
+            let slot = u16::try_from(loaded.len()).unwrap_or(u16::MAX);
+            match session.load_onnx(slot, &self.candidates[candidate].onnx, self.options) {
+                Ok(model) => {
+                    loaded.push(candidate);
+                    let told = std::mem::replace(&mut self.told[candidate], true);
+                    if !told && take(Note::Loaded { candidate, model })?.is_break() {
                         return Ok(Some(Ended::Stopped));
                     }
                 }
-                Ok(_) => {}
+                // The others' memory may be what it lacks.
+                Err(LinkError::Fault { code, .. }) if !loaded.is_empty() && is_of_memory(code) => {
+                    later.push(candidate);
+                    if code == FaultCode::WorkerDied {
+                        return Ok(None);
+                    }
+                }
                 Err(LinkError::Fault { code, text }) if blames_the_model(code) => {
                     self.left[candidate] = 0;
                     if take(Note::Failed { candidate, reason: format!("{code}: {text}") })?.is_break() {
@@ -188,14 +221,14 @@ impl State<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        if !std::mem::replace(&mut self.settled, true) {
-            match self.settle(session, set, take)? {
+        if !loaded.is_empty() && !std::mem::replace(&mut self.settled, true) {
+            match self.settle(session, &loaded, take)? {
                 Some(ControlFlow::Continue(())) => {}
                 Some(ControlFlow::Break(())) => return Ok(Some(Ended::Stopped)),
                 None => return Ok(None),
             }
         }
-        self.measure(session, set, take)
+        self.measure(session, &loaded, take)
     }
 
     /// Runs some of a set's candidates, round after round, until the device has settled. These runs are
@@ -333,6 +366,11 @@ impl State<'_> {
             };
         }
     }
+}
+
+/// Whether a model that does not load for this reason may load where no other is.
+const fn is_of_memory(code: FaultCode) -> bool {
+    matches!(code, FaultCode::TooLarge | FaultCode::WorkerDied)
 }
 
 /// What a job has brought so far.
