@@ -20,7 +20,8 @@ const BETAS: [f64; 2] = [0.9, 0.999];
 /// Trains one net from scratch.
 ///
 /// # Errors
-/// [`TrainError`] where settings make no sense, the net does not fit the graph, or the loss is no number.
+/// [`TrainError`] where settings make no sense, the net does not fit the graph, or the loss is no number from the
+/// first epoch on.
 pub fn train_child(
     graph: &GraphData,
     net: &GnnNet,
@@ -82,7 +83,8 @@ impl<'a> ChildTrainer<'a> {
         }
     }
 
-    /// Trains one net from scratch; its weights are those of the best epoch.
+    /// Trains one net from scratch; its weights are those of the best epoch. Training ends where the loss is no
+    /// number any more.
     ///
     /// # Errors
     /// As [`train_child`].
@@ -113,19 +115,21 @@ impl<'a> ChildTrainer<'a> {
             child.step(epoch);
             let scores = child.scores();
             let val_loss = self.val.loss(&scores).double_value(&[]);
-            if !val_loss.is_finite() {
-                return Err(TrainError::Diverged { epoch, step: 0 });
+            let least = best.as_ref().map(|best| (best.epoch, best.val_loss));
+            let course = course(least, epoch, val_loss, config.patience);
+            if course != Course::Lost {
+                epochs = epoch + 1;
+                tell(epochs, val_loss);
             }
-            epochs = epoch + 1;
-            tell(epochs, val_loss);
-            let waited = best.as_ref().map_or(0, |best| epoch - best.epoch);
-            if best.as_ref().is_none_or(|best| val_loss < best.val_loss) {
-                best = Some(Best { epoch, val_loss, scores, weights: weights(&child.store) });
-            } else if config.patience.is_some_and(|patience| waited >= patience) {
-                break;
+            match course {
+                Course::Best => {
+                    best = Some(Best { epoch, val_loss, scores, weights: weights(&child.store) });
+                }
+                Course::On => {}
+                Course::Over | Course::Lost => break,
             }
         }
-        // There is at least one epoch, and its loss was a number.
+        // There is at least one epoch; its loss was no number.
         let best = best.ok_or(TrainError::Diverged { epoch: 0, step: 0 })?;
         let scores = floats(&best.scores);
         let accuracy = |nodes: &[u32]| self.data.accuracy(&scores, nodes);
@@ -165,6 +169,30 @@ struct Best {
     val_loss: f64,
     scores: Tensor,
     weights: Weights,
+}
+
+/// What an epoch's validation loss says of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// The lowest so far.
+    Best,
+    /// No better, and training goes on.
+    On,
+    /// No better for as long as patience lasts.
+    Over,
+    /// No number, as all after it.
+    Lost,
+}
+
+/// Of an epoch's loss; `least` is the epoch with the lowest before it, and that loss.
+fn course(least: Option<(u32, f64)>, epoch: u32, loss: f64, patience: Option<u32>) -> Course {
+    match least {
+        _ if !loss.is_finite() => Course::Lost,
+        Some((_, lowest)) if loss < lowest => Course::Best,
+        Some((at, _)) if patience.is_some_and(|patience| epoch - at >= patience) => Course::Over,
+        Some(_) => Course::On,
+        None => Course::Best,
+    }
 }
 
 impl Child<'_> {
@@ -207,13 +235,28 @@ mod tests {
     #[test]
     fn patience_ends_a_training_that_gets_no_better() {
         let data = graph(1).unwrap();
-        let config = ChildConfig { rate: 1.0, patience: Some(3), ..ChildConfig::default() };
-        let result =
-            train_child(&data, &net(&data, &["const/max/relu/2x8", "gat/sum/linear/1x4"]), &config, 1);
-        match result {
-            Ok(result) => assert_eq!(result.epochs, (result.best_epoch + 4).min(300), "{result:?}"),
-            Err(error) => assert!(matches!(error, TrainError::Diverged { .. }), "{error}"),
+        let config = ChildConfig { rate: 0.1, patience: Some(3), ..ChildConfig::default() };
+        let net = net(&data, &["const/max/relu/2x8", "gat/sum/linear/1x4"]);
+        let result = train_child(&data, &net, &config, 1).unwrap();
+        assert_eq!(result.epochs, (result.best_epoch + 4).min(300), "{result:?}");
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_ends_training_and_leaves_the_best_before_it() {
+        let least = Some((4, 0.5));
+        assert_eq!(course(None, 0, 0.5, Some(2)), Course::Best);
+        assert_eq!(course(least, 5, 0.4, Some(2)), Course::Best);
+        assert_eq!([5, 6].map(|epoch| course(least, epoch, 0.5, Some(2))), [Course::On, Course::Over]);
+        assert_eq!(course(least, 99, 0.6, None), Course::On);
+        for loss in [f64::NAN, f64::INFINITY] {
+            assert_eq!([None, least].map(|least| course(least, 5, loss, None)), [Course::Lost; 2]);
         }
+        // From the first epoch on: there is nothing to keep.
+        let data = graph(1).unwrap();
+        let config = ChildConfig { rate: 1e30, ..ChildConfig::default() };
+        let net = net(&data, &["gcn/sum/linear/2x8", "gcn/sum/linear/1x4"]);
+        let error = train_child(&data, &net, &config, 1).unwrap_err();
+        assert!(matches!(error, TrainError::Diverged { .. }), "{error}");
     }
 
     #[test]

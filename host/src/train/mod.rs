@@ -5,6 +5,7 @@
 //! - [`config`]: settings, the paper's by default, and the learning rate's course;
 //! - [`distil`] (feature `torch`): training from scratch, with or without a teacher;
 //! - [`frozen`] (feature `torch`): a trained net that is only asked;
+//! - [`memory`]: what training a graph net takes, and what there is;
 //! - [`mod@bench`] (feature `torch`): what a step costs;
 //! - [`teacher`] (feature `torch`): the trained base net, kept on disk for all runs of a task.
 
@@ -20,6 +21,7 @@ pub mod distil;
 pub mod frozen;
 #[cfg(feature = "torch")]
 pub mod gnn;
+pub mod memory;
 pub mod record;
 #[cfg(feature = "torch")]
 pub mod teacher;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hanas_models::gnn::GnnNet;
+use hanas_proto::Bytes;
 
 use super::cache::ScoreCache;
 use super::explore::{Problem, ProblemError, Score};
@@ -18,12 +19,25 @@ const PORTION: usize = 4;
 /// Takes scores as they come, with their nets' places.
 pub type Keep<'a> = &'a mut dyn FnMut(usize, Score) -> Result<(), ProblemError>;
 
+/// A net whose training needs more memory than there is. A search scores it 0, in its log alone: with more memory it
+/// is trained.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{net} would take about {needs} to train, {free} are free")]
+pub struct TooLarge {
+    /// Its name.
+    pub net: String,
+    /// What it takes.
+    pub needs: Bytes,
+    /// What it may take.
+    pub free: Bytes,
+}
+
 /// Trains graph nets. The command line answers with the graph and torch, tests from a formula.
 pub trait Scorer {
     /// Trains a net from scratch under a seed; its accuracies.
     ///
     /// # Errors
-    /// Whatever keeps it from training.
+    /// [`TooLarge`], or whatever else keeps it from training.
     fn score(&mut self, net: &GnnNet, seed: u64) -> Result<Score, ProblemError>;
 
     /// How many nets it trains at once, where it is given several.
@@ -31,8 +45,8 @@ pub trait Scorer {
         1
     }
 
-    /// Trains several nets, each under its seed, and hands out every score as it comes. Begins with no other
-    /// when `stop` is set.
+    /// Trains several nets, each under its seed, and hands out every score as it comes. Those that are
+    /// [too large](TooLarge) are left out. Begins with no other when `stop` is set.
     ///
     /// # Errors
     /// Whatever keeps it from training, or `keep` reports.
@@ -46,7 +60,10 @@ pub trait Scorer {
             if stop.load(Ordering::Relaxed) {
                 break;
             }
-            keep(place, self.score(net, *seed)?)?;
+            match self.score(net, *seed) {
+                Err(error) if error.is::<TooLarge>() => {}
+                score => keep(place, score?)?,
+            }
         }
         Ok(())
     }
@@ -111,7 +128,13 @@ impl Problem for GnnProblem<'_> {
     }
 
     fn score(&mut self, tokens: &[usize]) -> Result<Score, ProblemError> {
-        trained(&self.net(tokens)?, self.seed, self.scorer, self.cache)
+        match trained(&self.net(tokens)?, self.seed, self.scorer, self.cache) {
+            Err(error) if error.is::<TooLarge>() => {
+                eprintln!("note: {error}: scored 0");
+                Ok(Score { validation: 0.0, test: 0.0 })
+            }
+            score => score,
+        }
     }
 
     fn at_once(&self) -> usize {
@@ -133,7 +156,7 @@ fn name(net: &GnnNet, seed: u64) -> String {
 }
 
 /// Sees to it that these trainings are in the cache, several at once where the scorer does that; some are
-/// left out when `stop` is set meanwhile.
+/// left out when `stop` is set meanwhile, and those that are [too large](TooLarge).
 ///
 /// # Errors
 /// As [`trained`].
@@ -159,7 +182,7 @@ pub fn prepare(
 /// A net's score under a seed, out of the cache or trained and kept.
 ///
 /// # Errors
-/// Whatever keeps the net from training, or the cache from being written.
+/// [`TooLarge`], or whatever else keeps the net from training or the cache from being written.
 pub fn trained(
     net: &GnnNet,
     seed: u64,
@@ -186,6 +209,7 @@ pub(super) mod tests {
     use super::super::explore::{Trial, explore};
     use super::super::strategy::Strategy;
     use super::*;
+    use crate::data::stream::{Purpose, stream};
 
     /// Wide first layers are accurate; a seed adds its own half percent.
     #[derive(Debug, Default)]
@@ -234,5 +258,42 @@ pub(super) mod tests {
         assert_eq!(trials(&mut cache(folder.path()), &mut formula), first);
         assert_eq!(formula.trained, keys.len());
         assert!(first.iter().all(|trial| trial.latency_ns <= 1e6));
+    }
+
+    /// As [`Formula`], without the memory for 16 heads.
+    struct Small(Formula);
+
+    impl Scorer for Small {
+        fn score(&mut self, net: &GnnNet, seed: u64) -> Result<Score, ProblemError> {
+            if net.layers[0].heads == 16 {
+                return Err(TooLarge { net: key(net), needs: Bytes(3 << 30), free: Bytes(1 << 30) }.into());
+            }
+            self.0.score(net, seed)
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_scores_0_and_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut cache, mut scorer) = (cache(folder.path()), Small(Formula::default()));
+        let space = GnnSpace::graphnas(50, 3);
+        let find = |is_large: bool| {
+            let mut drawn =
+                (0..200).map(|number| space.tokens().random(&mut stream(1, Purpose::Proposal, number, 0)));
+            drawn.find(|tokens| (space.net(tokens).unwrap().layers[0].heads == 16) == is_large).unwrap()
+        };
+        let (large, small) = (find(true), find(false));
+        let mut latency = latency;
+        let mut problem = GnnProblem::new(&space, &mut scorer, &mut latency, &mut cache, 1);
+        problem.prepare(&[&large, &small], &AtomicBool::new(false)).unwrap();
+        assert_eq!(problem.score(&large).unwrap(), Score { validation: 0.0, test: 0.0 });
+        assert!(problem.score(&small).unwrap().validation > 0.5);
+        assert_eq!(cache.len(), 1);
+        // A training that counts is not made up.
+        let error = trained(&space.net(&large).unwrap(), 2, &mut scorer, &mut cache).unwrap_err();
+        assert!(
+            error.is::<TooLarge>() && error.to_string().contains("about 3.0 GiB to train, 1.0 GiB are free")
+        );
+        assert_eq!((cache.len(), scorer.0.trained), (1, 1));
     }
 }
