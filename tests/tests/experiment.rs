@@ -49,12 +49,28 @@ fn an_experiment_runs_its_steps_once_and_compares_the_arms() {
     let file = host.path("arms/E-1/verify.json");
     let mut verify: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(verify["in_turns"], serde_json::json!(["arms/D-1", "arms/E-1"]));
+    let together = verify["in_turns"].take();
     verify["in_turns"] = serde_json::json!(["arms/E-1"]);
     std::fs::write(&file, verify.to_string()).unwrap();
+    let table = host.run(&[&command[..], &["--table"]].concat()).json();
+    let marked = table["outcomes"].as_array().unwrap().iter().filter(|of| of["in_turns"] == false);
+    assert_eq!(marked.count(), 1, "{table}");
     let apart = host.run(&command);
     assert_eq!(apart.code, Some(0), "{}", apart.stderr);
     assert_eq!(apart.stderr.matches("hanas --store").count(), 1, "{}", apart.stderr);
     assert!(apart.stderr.contains(" verify "), "{}", apart.stderr);
+
+    // Nor does what another device said of them count.
+    verify["in_turns"] = together;
+    verify["device"] = "elsewhere".into();
+    std::fs::write(&file, verify.to_string()).unwrap();
+    let table = host.run(&[&command[..], &["--table"]].concat());
+    assert_eq!(table.json()["outcomes"].as_array().unwrap().len(), 3);
+    assert!(table.stderr.contains("arms/E-1 was last measured on elsewhere"), "{}", table.stderr);
+    let asked = host.run(&command);
+    assert_eq!(asked.code, Some(0), "{}", asked.stderr);
+    assert_eq!(asked.stderr.matches("hanas --store").count(), 1, "{}", asked.stderr);
+    assert!(asked.stderr.contains(" verify "), "{}", asked.stderr);
 }
 
 #[test]
@@ -110,6 +126,15 @@ fn one_file_goes_all_the_way_and_only_what_changed_is_run_again() {
     let changed = host.run(&["run", "--quiet", "--format", "json"]);
     assert_eq!(changed.json()["within_budget"], true, "{}", changed.stderr);
     assert_eq!(told(&changed.stderr), ["verify", "report"]);
+
+    // What another device said of the net is none of this one's.
+    let file = host.path("net/verify.json");
+    let mut verify: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    verify["device"] = "elsewhere".into();
+    std::fs::write(&file, verify.to_string()).unwrap();
+    let asked = host.run(&["run", "--quiet", "--format", "json"]);
+    assert_eq!(asked.json()["device"], agent.url(), "{}", asked.stderr);
+    assert_eq!(told(&asked.stderr), ["verify", "report"]);
 
     let other = manifest(agent.url(), &task, "").replace("[pairs]\npairs = 60", "[pairs]\npairs = 70");
     let _ = host.file("hanas.toml", other);

@@ -301,12 +301,61 @@ fn searches_go_side_by_side() {
     assert!(otherwise.code == Some(1) && otherwise.stdout.contains("\"rows\""), "{}", otherwise.stderr);
     assert!(otherwise.stderr.contains("random seed 1: the device classifies"), "{}", otherwise.stderr);
 
+    // What another device said of a net does not count: all of its seed are measured again.
+    verify["device"] = "elsewhere".into();
+    fs::write(&file, verify.to_string()).unwrap();
+    let again = compare("runs", arms, &["--samples", "3"]);
+    assert_eq!(again.json()["rows"].as_array().unwrap().len(), 2, "{}", again.stderr);
+    assert!(again.stderr.contains("measuring 2 net(s) in turns"), "{}", again.stderr);
+    assert_eq!(read(&file)["device"], agent.url());
+    // And what was searched on another is refused.
+    let file = host.path("runs/random-s1/run.json");
+    let mut run = read(&file);
+    run["device"] = "elsewhere".into();
+    fs::write(&file, run.to_string()).unwrap();
+    let other = compare("runs", arms, &["--samples", "3"]);
+    assert!(other.complaint(2).contains("searched with --device elsewhere"), "{}", other.stderr);
+
     fs::create_dir(host.path("other")).unwrap();
     fs::copy(host.path("runs/latencies.jsonl"), host.path("other/latencies.jsonl")).unwrap();
-    let report = compare("other", "reward", &["--samples", "2", "--limit", "1us"]).json();
+    let nothing = || compare("other", "reward", &["--samples", "2", "--limit", "1us"]);
+    let report = nothing().json();
     assert!(report["failed"][0]["why"].as_str().unwrap().contains("raise --limit"), "{report}");
+    // It is not tried again.
+    let log = host.path("other/log/reward-s1.txt");
+    let tried = lines(&log);
+    let again = nothing();
+    assert_eq!((again.json()["failed"].clone(), lines(&log)), (report["failed"].clone(), tried));
+    assert!(again.stderr.contains("delete other/reward-s1/none.json to try again"), "{}", again.stderr);
+    fs::remove_file(host.path("other/reward-s1/none.json")).unwrap();
+    assert_eq!(nothing().json()["failed"], report["failed"]);
+    assert!(lines(&log) > tried, "it is tried again");
     let words = ["--space", "graphnas", "--strategy", "random", "--samples", "2", "--limit", "1us"];
     let words = [&words[..], &["--latencies", "runs/latencies.jsonl"]].concat();
     let none = host.run(&search(agent.url(), "none", &words));
     assert!(none.complaint(6).contains("raise --limit"), "{}", none.stderr);
+}
+
+/// A search that is finished is known as such, though `hanas run` has forgotten it; and its device is asked anew.
+#[test]
+fn one_file_passes_over_a_search_that_is_finished() {
+    let host = Host::default();
+    let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
+    let file = format!(
+        "device = '{}'\ntask = 'planted-gnn'\nout = 'net'\nallow-noisy = true\n\
+         [search]\nspace = 'graphnas'\nstrategy = 'random'\nsamples = 2\nlatency-nets = 60\nepochs = 4\n\
+         retrain = [1, 2]\nseed = 3\n[verify]\nsamples = 4\n",
+        agent.url()
+    );
+    let _ = host.file("hanas.toml", file);
+    let run = || host.run(&["run", "--quiet", "--format", "json"]);
+    let first = run();
+    let accuracy = first.json()["device_accuracy"].clone();
+    assert!(accuracy.is_number() && first.stderr.contains(" search hgnas "), "{}", first.stderr);
+    let net = fs::read(host.path("net/net.json")).unwrap();
+    fs::remove_file(host.path("net/pipeline.json")).unwrap();
+    let again = run();
+    assert_eq!(again.json()["device_accuracy"], accuracy, "{}", again.stderr);
+    assert!(again.stderr.contains("this search is finished"), "{}", again.stderr);
+    assert!(fs::read(host.path("net/net.json")).unwrap() == net);
 }

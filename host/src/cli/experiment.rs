@@ -67,8 +67,14 @@ pub(super) struct SurrogateArgs {
     #[arg(long, default_value_t = 200)]
     samples: usize,
     /// Latency limits, as quantiles of the table's nets
-    #[arg(long, value_delimiter = ',', default_values_t = [0.25, 0.5])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.25, 0.5], value_parser = share)]
     limits: Vec<f64>,
+}
+
+/// A quantile as a share.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share: &f64| *share > 0.0 && *share <= 1.0);
+    share.ok_or_else(|| "write shares such as .25".to_owned())
 }
 
 #[derive(Serialize)]
@@ -200,4 +206,17 @@ fn table(report: &Report) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_shares() {
+        assert_eq!([".25", "0.5", "1"].map(|text| share(text).ok()), [0.25, 0.5, 1.0].map(Some));
+        for wrong in ["0", "25", "-.1", "1.01", "NaN", "q25", ""] {
+            assert_eq!(share(wrong), Err("write shares such as .25".to_owned()), "{wrong}");
+        }
+    }
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use serde::{Deserialize, Serialize};
@@ -15,15 +16,16 @@ use super::context::{DeviceArg, Global, query};
 use super::device_timer::measured_base;
 use super::experiment_cnn_arms::{Arm, CONTRASTS};
 use super::experiment_settings::{Settings, distinct};
-use super::experiment_tables::{contrasts_table, nets_table};
+use super::experiment_tables::{Row, contrasts_table, nets_table};
 use super::images::ImageArgs;
 use super::output::{Format, json, text};
 use super::search_args::Budget;
 use super::steps::{Steps, path, words};
+use super::turns::Turns;
 use super::{Usage, interrupt};
 use crate::profile::sampling::Sampling;
 use crate::report::contrasts::{Contrast, Outcome};
-use crate::search::run::{RunDir, SCHEMA_VERSION, load, save};
+use crate::search::run::{RunDir, SCHEMA_VERSION, VerifyRecord, load, save};
 use crate::store::Store;
 use crate::task::{Task, TaskError};
 use crate::train::record::TrainRecord;
@@ -84,7 +86,7 @@ fn task_name(text: &str) -> Result<String, TaskError> {
 
 #[derive(Serialize)]
 struct Report {
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<Row>,
     contrasts: Vec<Contrast>,
 }
 
@@ -93,6 +95,9 @@ pub(super) fn run(global: &Global, args: &CnnArgs) -> anyhow::Result<()> {
     distinct("--arms", &args.arms)?;
     distinct("--seeds", &args.seeds)?;
     if !args.table {
+        let out = args.out.display();
+        std::fs::create_dir_all(&args.out).with_context(|| format!("{out} cannot be made"))?;
+        let _alone = Turns::alone(&args.out)?;
         let settings = settings(args);
         settings.check(&args.out)?;
         let experiment = Experiment::new(global, args)?;
@@ -258,7 +263,8 @@ impl<'a> Experiment<'a> {
     fn verify(&self, seed: u64) -> anyhow::Result<()> {
         let arms: BTreeSet<Arm> = self.args.arms.iter().copied().collect();
         let runs: Vec<PathBuf> = arms.iter().map(|&arm| folder(&self.args.out, arm, seed)).collect();
-        if in_turns(&runs) {
+        let device = &self.args.device.device;
+        if in_turns(&runs, device) {
             return Ok(());
         }
         let check = self.args.check_images.to_string();
@@ -267,7 +273,7 @@ impl<'a> Experiment<'a> {
         verify.extend(self.args.images.data.iter().flat_map(|data| ["--data".to_owned(), path(data)]));
         let ended = self.step(&format!("verify-{seed}"), [verify, self.device()]);
         // Nets over their budget end the command and are an outcome like any other.
-        if interrupt::asked() || !in_turns(&runs) {
+        if interrupt::asked() || !in_turns(&runs, device) {
             ended.and(Err(anyhow::anyhow!("seed {seed} is not verified")))
         } else {
             Ok(())
@@ -311,11 +317,17 @@ fn found(run: &Path) -> bool {
     RunDir::open(run).and_then(|run| run.net()).is_ok()
 }
 
-/// Whether these runs were measured with each other last.
-fn in_turns(runs: &[PathBuf]) -> bool {
+/// What the device says of a run; none where another was asked last.
+fn verified(run: &Path, device: &str) -> Option<VerifyRecord> {
+    let verify = RunDir::open(run).and_then(|dir| dir.verify()).ok()?;
+    (verify.device == device).then_some(verify)
+}
+
+/// Whether these runs were measured with each other last, on the device.
+fn in_turns(runs: &[PathBuf], device: &str) -> bool {
     let with_all = |run: &PathBuf| {
-        let verify = RunDir::open(run).and_then(|dir| dir.verify());
-        verify.is_ok_and(|verify| runs.iter().all(|other| verify.in_turns.contains(other)))
+        let verify = verified(run, device);
+        verify.is_some_and(|verify| runs.iter().all(|other| verify.in_turns.contains(other)))
     };
     runs.iter().all(with_all)
 }
@@ -327,10 +339,19 @@ fn without_pairs(arm: Arm) -> Usage {
     ))
 }
 
-/// A run that is trained and verified.
-fn outcome(out: &Path, arm: Arm, seed: u64) -> Option<Outcome> {
-    let run = RunDir::open(&folder(out, arm, seed)).ok()?;
-    let (train, verify) = (TrainRecord::load(&run).ok()?, run.verify().ok()?);
+/// A run that is trained and verified on the device.
+fn outcome(args: &CnnArgs, arm: Arm, seed: u64) -> Option<Outcome> {
+    let run = RunDir::open(&folder(&args.out, arm, seed)).ok()?;
+    let train = TrainRecord::load(&run).ok()?;
+    let Some(verify) = verified(run.path(), &args.device.device) else {
+        if let Ok(other) = run.verify() {
+            let (run, device) = (run.path().display(), other.device);
+            eprintln!(
+                "note: {run} was last measured on {device} and is left out; without --table it is measured again"
+            );
+        }
+        return None;
+    };
     Some(Outcome {
         arm: arm.name(),
         seed,
@@ -343,12 +364,25 @@ fn outcome(out: &Path, arm: Arm, seed: u64) -> Option<Outcome> {
 
 fn print(global: &Global, args: &CnnArgs) -> anyhow::Result<()> {
     let all = args.arms.iter().flat_map(|&arm| args.seeds.iter().map(move |&seed| (arm, seed)));
-    let outcomes: Vec<Outcome> = all.filter_map(|(arm, seed)| outcome(&args.out, arm, seed)).collect();
+    let found: Vec<(Arm, Outcome)> =
+        all.filter_map(|(arm, seed)| Some((arm, outcome(args, arm, seed)?))).collect();
+    let row = |(arm, outcome): &(Arm, Outcome)| {
+        let own = folder(&args.out, *arm, outcome.seed);
+        let with = verified(&own, &args.device.device).map_or_else(Vec::new, |verify| verify.in_turns);
+        let mut of_seed = found.iter().filter(|(_, other)| other.seed == outcome.seed);
+        let in_turns = of_seed.all(|(arm, other)| {
+            let other = folder(&args.out, *arm, other.seed);
+            other == own || with.contains(&other)
+        });
+        Row { outcome: outcome.clone(), in_turns }
+    };
+    let rows: Vec<Row> = found.iter().map(row).collect();
+    let outcomes: Vec<Outcome> = found.iter().map(|(_, outcome)| outcome.clone()).collect();
     let contrast = |&(arm, than): &(Arm, Arm)| Contrast::new(&outcomes, &arm.name(), &than.name());
     let contrasts: Vec<Contrast> = CONTRASTS.iter().filter_map(contrast).collect();
-    let nets = nets_table(&outcomes);
+    let nets = nets_table(&rows);
     match global.format {
-        Format::Json => json(&Report { outcomes, contrasts }),
+        Format::Json => json(&Report { outcomes: rows, contrasts }),
         Format::Csv => text(&nets.to_csv()),
         Format::Text if contrasts.is_empty() => text(&nets.to_text()),
         Format::Text => text(&format!("{}\n{}", nets.to_text(), contrasts_table(&contrasts).to_text())),

@@ -1,5 +1,7 @@
 //! What an experiment over graph nets found, as tables.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::output::Table;
@@ -25,10 +27,14 @@ pub(super) struct Row {
     pub(super) test: f64,
     pub(super) test_sd: f64,
     pub(super) trainings: usize,
+    /// At the search's pace, as the limit is.
     pub(super) measured_ns: f64,
     pub(super) limit_ns: Option<f64>,
     pub(super) within_limit: Option<bool>,
     pub(super) trustworthy: bool,
+    /// Whether it was measured in turns with the others of its seed; otherwise latencies may differ by the
+    /// device's pace alone.
+    pub(super) in_turns: bool,
 }
 
 /// An arm over its seeds.
@@ -104,12 +110,37 @@ pub(super) fn summaries(arms: &[(&str, &str)], seeds: &[u64], rows: &[Row]) -> V
     arms.iter().filter_map(summary).collect()
 }
 
+/// Share by which latencies are still those of one limit.
+const SAME_LIMIT: f64 = 0.001;
+
+/// What is wrong with the limits: a quantile's differ from arm to arm of a seed.
+pub(super) fn limits_apart(rows: &[Row]) -> Vec<String> {
+    let mut limits: BTreeMap<(u64, &str), (f64, f64)> = BTreeMap::new();
+    for row in rows {
+        let (Some((_, quantile)), Some(limit)) = (row.arm.rsplit_once("-q"), row.limit_ns) else { continue };
+        let (low, high) = limits.entry((row.seed, quantile)).or_insert((limit, limit));
+        *low = f64::min(*low, limit);
+        *high = f64::max(*high, limit);
+    }
+    let apart = limits.into_iter().filter(|(_, (low, high))| *high > (1.0 + SAME_LIMIT) * *low);
+    let note = |((seed, quantile), (low, high)): ((u64, &str), (f64, f64))| {
+        let (low, high) = (low / 1e6, high / 1e6);
+        format!(
+            "the arms of seed {seed} had different limits of q{quantile}, {low:.3} to {high:.3} ms; another --out searches them under one"
+        )
+    };
+    apart.map(note).collect()
+}
+
 /// The nets, one a search.
 pub(super) fn nets_table(rows: &[Row]) -> Table {
     let mut table = Table::new(&["arm", "seed", "net", "test %", "sd", "ms", "limit ms", "verdict"]);
     for row in rows {
-        let marks =
-            [(row.within_limit == Some(false), "over the limit"), (!row.trustworthy, "not trustworthy")];
+        let marks = [
+            (row.within_limit == Some(false), "over the limit"),
+            (!row.trustworthy, "not trustworthy"),
+            (!row.in_turns, "not in turns"),
+        ];
         let verdict: Vec<&str> = marks.iter().filter(|(holds, _)| *holds).map(|(_, mark)| *mark).collect();
         let ms = |ns: f64| format!("{:.3}", ns / 1e6);
         table.row(vec![
@@ -168,6 +199,7 @@ mod tests {
             limit_ns: None,
             within_limit: None,
             trustworthy: true,
+            in_turns: true,
         }
     }
 
@@ -192,6 +224,25 @@ mod tests {
         let table = arms_table(&found).to_csv();
         assert!(table.contains("both,2") && table.contains("4.00,no"), "{table}");
         assert!(nets_table(&rows).to_csv().lines().nth(1).unwrap().ends_with("80.00,1.00,8.000,,"));
+    }
+
+    #[test]
+    fn a_net_that_was_measured_apart_is_marked() {
+        let apart = Row { in_turns: false, trustworthy: false, ..row("both", 1, 0.8, 2e6) };
+        let table = nets_table(&[row("graphnas", 1, 0.8, 8e6), apart]).to_csv();
+        let ends: Vec<&str> = table.lines().skip(1).filter_map(|line| line.rsplit(',').next()).collect();
+        assert_eq!(ends, ["", "not trustworthy; not in turns"], "{table}");
+    }
+
+    #[test]
+    fn limits_of_one_quantile_are_one() {
+        let limited = |arm: &str, seed, ms: f64| Row { limit_ns: Some(1e6 * ms), ..row(arm, seed, 0.8, 8e6) };
+        let same = [limited("graphnas-q25", 1, 10.0), limited("random-space-q25", 1, 10.005)];
+        let others = [limited("both-q50", 1, 20.0), limited("both-q25", 2, 11.0), row("both", 1, 0.8, 2e6)];
+        assert!(limits_apart(&[&same[..], &others].concat()).is_empty());
+        let notes = limits_apart(&[&same[..], &others, &[limited("both-q25", 1, 10.2)]].concat());
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].starts_with("the arms of seed 1 had different limits of q25, 10.000 to 10.200 ms;"));
     }
 
     #[test]

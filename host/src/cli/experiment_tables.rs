@@ -1,13 +1,27 @@
 //! What an experiment over convnets found, as tables.
 
+use serde::Serialize;
+
 use super::output::Table;
 use crate::report::contrasts::{Contrast, Mean, Outcome};
 
+/// What a net came to.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Row {
+    #[serde(flatten)]
+    pub(super) outcome: Outcome,
+    /// Whether it was measured in turns with the others of its seed; otherwise latencies may differ by the
+    /// device's pace alone.
+    pub(super) in_turns: bool,
+}
+
 /// Accuracy and latency of every net.
-pub(super) fn nets_table(outcomes: &[Outcome]) -> Table {
+pub(super) fn nets_table(rows: &[Row]) -> Table {
     let mut table = Table::new(&["arm", "seed", "accuracy %", "latency us", "verdict"]);
-    for Outcome { arm, seed, accuracy, latency_ns, noisy, over_budget } in outcomes {
-        let marks = [(*over_budget, "over budget"), (*noisy, "not trustworthy")];
+    for Row { outcome, in_turns } in rows {
+        let Outcome { arm, seed, accuracy, latency_ns, noisy, over_budget } = outcome;
+        let marks =
+            [(*over_budget, "over budget"), (*noisy, "not trustworthy"), (!*in_turns, "not in turns")];
         let verdict: Vec<&str> = marks.iter().filter(|(holds, _)| *holds).map(|(_, mark)| *mark).collect();
         table.row(vec![
             arm.clone(),
@@ -50,16 +64,13 @@ mod tests {
 
     #[test]
     fn a_net_over_its_budget_is_marked() {
-        let outcome = |over_budget, noisy| Outcome {
-            arm: "D".to_owned(),
-            seed: 1,
-            accuracy: 0.5,
-            latency_ns: 1e6,
-            noisy,
-            over_budget,
+        let row = |over_budget, noisy, in_turns| {
+            let (arm, seed, accuracy, latency_ns) = ("D".to_owned(), 1, 0.5, 1e6);
+            Row { outcome: Outcome { arm, seed, accuracy, latency_ns, noisy, over_budget }, in_turns }
         };
-        let table = nets_table(&[outcome(false, false), outcome(true, false), outcome(true, true)]).to_csv();
+        let rows = [row(false, false, true), row(true, false, true), row(true, true, false)];
+        let table = nets_table(&rows).to_csv();
         let ends: Vec<&str> = table.lines().skip(1).filter_map(|line| line.rsplit(',').next()).collect();
-        assert_eq!(ends, ["", "over budget", "over budget; not trustworthy"], "{table}");
+        assert_eq!(ends, ["", "over budget", "over budget; not trustworthy; not in turns"], "{table}");
     }
 }

@@ -7,10 +7,12 @@ use anyhow::Context as _;
 use clap::Parser;
 use serde::Deserialize;
 
-use super::hgnas_args::SearchCommand;
+use super::hgnas_args::{HgnasArgs, SearchCommand};
+use super::hgnas_prepare::is_of;
 use super::steps::{path, words};
 use super::{Cli, Command, Usage};
 use crate::search::config::CostKind;
+use crate::search::run::RunDir;
 use crate::task::is_graph_task;
 
 /// The net as ONNX, in the run's folder.
@@ -126,6 +128,20 @@ fn parsed(step: &Step) -> Result<Cli, String> {
     })
 }
 
+/// What a step asks for that is a search over graph nets; none of other steps.
+fn searched(step: &Step) -> Result<Option<Box<HgnasArgs>>, String> {
+    Ok(match parsed(step)?.command {
+        Command::Search(SearchCommand::Graph(args)) => Some(args),
+        _ => None,
+    })
+}
+
+/// Whether a run is the one that a step searches on the device of a file.
+pub(super) fn is_run_of(step: &Step, dir: &RunDir) -> bool {
+    let Ok(Some(args)) = searched(step) else { return false };
+    is_of(&args, dir).is_ok_and(|run| run.device == args.device.device)
+}
+
 /// Profile, space, search, train, export, verify, report.
 fn conv(manifest: &Manifest) -> Result<Vec<Step>, String> {
     let (task, device, noisy, images) =
@@ -207,29 +223,38 @@ fn graph(manifest: &Manifest) -> Result<Vec<Step>, String> {
             "[profile], [space] and [report] are of a measured space, not of space = \"graphnas\"".to_owned()
         );
     }
-    let mut list = Vec::new();
-    if measured_space {
-        let profile = manifest.with(&[&noisy[..], &data].concat(), &manifest.profile)?;
-        let profile = [words(&["graph", "profile"]), device.clone(), task.clone(), profile].concat();
-        list.push(Step {
-            name: "profile",
-            command: profile,
-            product: None,
-            after: After::Settings,
-            judges: false,
-        });
-        let space = [words(&["graph", "space"]), task.clone(), manifest.with(&[], &manifest.space)?];
-        list.push(samples("space", space.concat()));
-    }
-    let search = manifest.with(&[&noisy[..], &data].concat(), &manifest.search)?;
-    let search = [words(&["search", "hgnas", "--out", &manifest.out()]), device, task.clone(), search];
-    list.push(Step {
+    let given = [&noisy[..], &data].concat();
+    let search = manifest.with(&given, &manifest.search)?;
+    let search =
+        [words(&["search", "hgnas", "--out", &manifest.out()]), device.clone(), task.clone(), search];
+    let search = Step {
         name: "search",
         command: search.concat(),
         product: Some(manifest.out.join(NET)),
         after: After::Settings,
         judges: true,
-    });
+    };
+    let paper = searched(&search)?.is_some_and(|args| args.paper);
+    let mut list = Vec::new();
+    if measured_space {
+        // What paper mode searches is measured in it.
+        let mode = |options: &Options| {
+            if paper && !options.contains_key("mode") { words(&["--mode", "paper"]) } else { Vec::new() }
+        };
+        let profile = manifest.with(&given, &manifest.profile)?;
+        let profile = [words(&["graph", "profile"]), device, task.clone(), mode(&manifest.profile), profile];
+        list.push(Step {
+            name: "profile",
+            command: profile.concat(),
+            product: None,
+            after: After::Settings,
+            judges: false,
+        });
+        let space = manifest.with(&[], &manifest.space)?;
+        let space = [words(&["graph", "space"]), task.clone(), mode(&manifest.space), space];
+        list.push(samples("space", space.concat()));
+    }
+    list.push(search);
     // The search leaves its net as ONNX already, and a report is of a profile.
     let handed_over = manifest.hand_over(&task)?.into_iter();
     list.extend(
@@ -394,6 +419,19 @@ mod tests {
         let grid = made(&format!("{file}space = 'graphnas'\n")).unwrap();
         assert!(grid[0].contains("--space=graphnas"), "{grid:?}");
         assert_eq!(grid.len(), 2, "search, verify: {grid:?}");
+    }
+
+    #[test]
+    fn the_papers_graph_search_goes_by_the_papers_pairs() {
+        let file = "device = 'pi'\ntask = 'planted-gnn'\nout = 'runs/g'\n";
+        let paper = |more: &str| made(&format!("{file}[search]\npaper = true\n{more}")).unwrap();
+        let both = paper("");
+        assert_eq!(both[0], "graph profile --device pi --task planted-gnn --mode paper");
+        assert_eq!(both[1], "graph space --task planted-gnn --mode paper");
+        assert_eq!(both[2], "search hgnas --out runs/g --device pi --task planted-gnn --paper");
+        let given = paper("[profile]\nmode = 'paper'\n[space]\nmode = 'project'\n");
+        assert_eq!(given[0], "graph profile --device pi --task planted-gnn --mode=paper");
+        assert_eq!(given[1], "graph space --task planted-gnn --mode=project");
     }
 
     #[test]

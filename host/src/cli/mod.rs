@@ -21,6 +21,8 @@ mod experiment_gnn;
 #[cfg(feature = "torch")]
 mod experiment_gnn_plans;
 #[cfg(feature = "torch")]
+mod experiment_gnn_runs;
+#[cfg(feature = "torch")]
 mod experiment_gnn_tables;
 #[cfg(feature = "torch")]
 mod experiment_omega;
@@ -158,8 +160,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Shell completions
     Completions(shell::CompletionsArgs),
-    /// The manual page
-    Man,
+    /// The manual page of `hanas` itself; --out FOLDER writes those of all subcommands too
+    Man(shell::ManArgs),
 }
 
 /// A run that ended early because the user said so; exit code 130.
@@ -235,7 +237,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::ExportData(args) => export_data::run(global, &args),
         Command::Replay(args) => replay::run(global, &args),
         Command::Completions(args) => shell::completions(&args, &mut Cli::command()),
-        Command::Man => shell::man(&Cli::command()),
+        Command::Man(args) => shell::man(&args, Cli::command()),
     }
 }
 

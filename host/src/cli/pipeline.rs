@@ -11,10 +11,10 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::context::{DeviceArg, Global, QUEUE_TIMEOUT};
-use super::manifest::{Manifest, NET, REPORT, Step, VERIFY, read, steps};
+use super::manifest::{Manifest, NET, REPORT, Step, VERIFY, is_run_of, read, steps};
 use super::output::{Format, text};
 use super::steps::{Steps, path};
-use super::{Usage, verify};
+use super::{StepFailed, Usage, verify};
 use crate::search::run::{RunDir, SCHEMA_VERSION, load, save};
 
 /// Arguments of `hanas run`.
@@ -106,7 +106,8 @@ impl<'a> Pipeline<'a> {
     fn run(&mut self, list: &[Step]) -> anyhow::Result<Option<anyhow::Error>> {
         let is_finished = |step: &Step| {
             let product = step.product.as_deref().unwrap_or(&self.finished.store);
-            self.finished.commands.get(step.name) == Some(&step.command) && product.exists()
+            let own = step.name != "verify" || self.verified().is_some();
+            own && self.finished.commands.get(step.name) == Some(&step.command) && product.exists()
         };
         let first = list.iter().position(|step| !is_finished(step)).unwrap_or(list.len());
         let kept: Vec<&str> = list[..first].iter().map(|step| step.name).collect();
@@ -137,8 +138,8 @@ impl<'a> Pipeline<'a> {
         if step.after.needs_samples() {
             command.push(format!("--device={}", self.device()?));
         }
-        // What is there afterwards is of this step.
-        if step.judges
+        // What is there afterwards is of this step. A search of graph nets is known as finished by it.
+        if step.name == "verify"
             && let Err(error) = std::fs::remove_file(self.manifest.out.join(VERIFY))
             && error.kind() != std::io::ErrorKind::NotFound
         {
@@ -149,9 +150,19 @@ impl<'a> Pipeline<'a> {
 
     /// Whether a step failed only in what it measured: over the limit, or not trustworthy.
     fn is_verdict(&self, step: &Step, error: &anyhow::Error) -> bool {
-        let Ok(verify) = load::<serde_json::Value>(&self.manifest.out.join(VERIFY)) else { return false };
+        let Some(StepFailed { code, .. }) = error.downcast_ref() else { return false };
+        let Some(verify) = self.verified() else { return false };
         let over = ["within_budget", "within_limit"].iter().any(|key| verify[key] == false);
-        step.judges && (super::exit_code(error) == 4 || (super::exit_code(error) == 1 && over))
+        // That of another run is none of a search, which is refused there.
+        let run = RunDir::open(&self.manifest.out);
+        let own = step.name == "verify" || run.is_ok_and(|run| is_run_of(step, &run));
+        step.judges && own && (*code == 4 || (*code == 1 && over))
+    }
+
+    /// What the file's device said of the net; none where another was asked last.
+    fn verified(&self) -> Option<serde_json::Value> {
+        let verify: serde_json::Value = load(&self.manifest.out.join(VERIFY)).ok()?;
+        (verify["device"] == self.manifest.device.as_str()).then_some(verify)
     }
 
     /// The device's row in the store. Asked of the device once: two boards may have one name.

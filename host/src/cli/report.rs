@@ -156,7 +156,8 @@ fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
     let record = dir.record()?;
     let name = run_name(dir);
     let training = TrainRecord::load(dir).ok();
-    let verify = dir.verify().ok();
+    // What another device said of the net is none of this page's.
+    let verify = dir.verify().ok().filter(|verify| verify.device == record.device);
     if let Ok(base) = dir.base()
         && page.nets.iter().all(|net| net.strategy != "base")
     {
@@ -280,6 +281,9 @@ const fn strategy(strategy: Strategy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::run::{RunRecord, SCHEMA_VERSION, VerifyRecord};
+    use crate::space::width::WidthSpace;
+    use crate::task::Task;
 
     fn line(epoch: u32, warmup: bool) -> SearchEpoch {
         SearchEpoch {
@@ -324,6 +328,51 @@ mod tests {
         let [losses, accuracies, costs] = curves(Strategy::NetAdapt, Gate::Latency { budget_ns: 4e6 });
         assert!(losses[1].1[0] == 0.0 && names(&accuracies) == ["weights' half"], "{accuracies:?}");
         assert_eq!(names(&costs), ["argmax net, estimated", "argmax net, measured", "budget"]);
+    }
+
+    #[test]
+    fn latencies_are_those_of_the_runs_own_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let task: Task = "shapes10-resnet20".parse().unwrap();
+        let mut net = NetRecord::new(&task.family.base()).unwrap();
+        let record = RunRecord {
+            schema_version: SCHEMA_VERSION,
+            device: "board".to_owned(),
+            batch: 4,
+            config: SearchConfig::scaled(Strategy::Htas, Gate::Latency { budget_ns: 4e6 }, 1),
+            space: WidthSpace::aligned(&task.family, 2, 8),
+            train_images: None,
+            budget: None,
+            images_digest: None,
+            task,
+        };
+        let dir = RunDir::create(folder.path(), &record).unwrap();
+        net.measured_ns = Some(3e6);
+        dir.save_net(&net).unwrap();
+        net.measured_ns = Some(6e6);
+        dir.save_base(&net).unwrap();
+        let shown = |device: &str| {
+            let verify = VerifyRecord {
+                schema_version: SCHEMA_VERSION,
+                device: device.to_owned(),
+                predicted_ns: None,
+                measured_ns: 1e6,
+                error_ns: 1e4,
+                base_ns: 2e6,
+                slower: None,
+                in_turns: Vec::new(),
+                budget_ns: None,
+                within_budget: None,
+                on_device: None,
+                doubts: Vec::new(),
+            };
+            dir.save_verify(&verify).unwrap();
+            let mut page = Page::default();
+            add_run(&mut page, &dir).unwrap();
+            page.nets.iter().map(|net| (net.latency_ns, net.latency_se_ns)).collect::<Vec<_>>()
+        };
+        assert_eq!(shown("board"), [(Some(2e6), 0.0), (Some(1e6), 1e4)]);
+        assert_eq!(shown("elsewhere"), [(Some(6e6), 0.0), (Some(3e6), 0.0)]);
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub(super) fn add_run(page: &mut Page, dir: &RunDir) -> anyhow::Result<()> {
     let name = run_name(dir);
     let strategy = record.strategy.name();
     if let Ok(found) = GnnNetRecord::load(dir) {
-        let verify = GnnVerifyRecord::load(dir).ok();
+        // What another device said of the net is none of this page's.
+        let verify = GnnVerifyRecord::load(dir).ok().filter(|verify| verify.device == record.device);
         let trained = GraphTrainRecord::load(dir).ok();
         let test = trained.as_ref().map_or(found.test, |trained| trained.test);
         page.nets.push(Net {
@@ -76,7 +77,13 @@ fn accuracies(
     if let Some(of) = spread {
         note.push_str(&format!(": test {:.2}%, standard deviation {:.2}", 100.0 * of.mean, 100.0 * of.sd));
     }
-    if let Some((verify, on_device)) = verify.and_then(|verify| Some((verify, verify.device_accuracy?))) {
+    // Weights that were trained since have not been on the device.
+    let now = |verify: &&GnnVerifyRecord| {
+        trained.is_none_or(|trained| trained.result.test_accuracy == verify.trained_accuracy)
+    };
+    if let Some((verify, on_device)) =
+        verify.filter(now).and_then(|verify| Some((verify, verify.device_accuracy?)))
+    {
         note.push_str(&format!(
             "; the exported weights get {:.2}% as trained and {:.2}% on the device",
             100.0 * verify.trained_accuracy,
@@ -111,4 +118,92 @@ fn add_search(page: &mut Page, run: &str, trials: &[Trial], limit_ns: Option<f64
         costs.push(series("limit", trials.iter().map(|of| (at(of), limit / 1e6)).collect()));
     }
     page.curves.push(chart(format!("{run}: latency of the trials"), "ms", costs));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::search::run::{SCHEMA_VERSION, save};
+    use crate::train::child::{ChildConfig, ChildResult};
+
+    fn net() -> GnnNetRecord {
+        GnnNetRecord {
+            schema_version: SCHEMA_VERSION,
+            net: GnnNet::reference(64, 4, 2, 8),
+            summary: String::new(),
+            predicted_ns: 2e6,
+            measured_ns: 2e6,
+            reference_ns: None,
+            limit_ns: None,
+            validation: None,
+            test: None,
+            runs: 1,
+            trained: 1,
+            predictor: None,
+            finalists: Vec::new(),
+        }
+    }
+
+    fn verify(device: &str) -> GnnVerifyRecord {
+        GnnVerifyRecord {
+            schema_version: SCHEMA_VERSION,
+            device: device.to_owned(),
+            measured_ns: 1e6,
+            error_ns: 1e4,
+            slower: None,
+            in_turns: Vec::new(),
+            limit_ns: None,
+            within_limit: None,
+            trained_accuracy: 0.75,
+            device_accuracy: Some(0.75),
+            doubts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn latencies_are_those_of_the_runs_own_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = json!({
+            "schema_version": SCHEMA_VERSION, "method": "hgnas", "task": "planted-gnn", "device": "board",
+            "space": { "features": 64, "classes": 4, "sizes": { "kind": "grid" } }, "strategy": "rl",
+            "settings": {
+                "samples": 1, "seed": 1, "reward": { "objective": { "kind": "accuracy" }, "limit_ns": null }
+            },
+            "child": "{}", "finals": { "finalists": 5, "runs": 1, "final_runs": 2 },
+        });
+        save(&folder.path().join("run.json"), &run).unwrap();
+        save(&folder.path().join("net.json"), &net()).unwrap();
+        let dir = RunDir::open(folder.path()).unwrap();
+        let shown = |device: &str| {
+            save(&dir.file("verify.json"), &verify(device)).unwrap();
+            let mut page = Page::default();
+            add_run(&mut page, &dir).unwrap();
+            let on_device = page.making.notes[0].contains("on the device");
+            (page.nets[0].latency_ns, page.nets[0].latency_se_ns, on_device)
+        };
+        assert_eq!(shown("board"), (Some(1e6), 1e4, true));
+        assert_eq!(shown("elsewhere"), (Some(2e6), 0.0, false));
+    }
+
+    #[test]
+    fn answers_of_older_weights_are_not_those_of_newer_ones() {
+        let note = |test_accuracy| {
+            let result =
+                ChildResult { best_epoch: 1, epochs: 2, val_loss: 1.0, val_accuracy: 0.5, test_accuracy };
+            let trained = GraphTrainRecord {
+                schema_version: SCHEMA_VERSION,
+                config: ChildConfig::default(),
+                runs: 1,
+                validation: None,
+                test: None,
+                seed: 1,
+                result,
+            };
+            accuracies("run", &net(), Some(&trained), Some(&verify("board")))
+        };
+        assert!(note(0.75).ends_with("get 75.00% as trained and 75.00% on the device."), "{}", note(0.75));
+        assert!(!note(0.5).contains("on the device"), "{}", note(0.5));
+    }
 }

@@ -11,6 +11,7 @@ use super::context::{Global, TaskArg, query};
 use super::device_timer::{DeviceTimer, fits, measured_base};
 use super::output::{Format, json, text};
 use super::search_args::{Budget, SearchArgs};
+use super::turns::Turns;
 use super::watch::Watch;
 use super::{Interrupted, interrupt, space};
 use crate::latency::net_model::{ModelKind, NetCost, NetModel};
@@ -81,6 +82,8 @@ pub(super) fn run(global: &Global, args: &SearchArgs) -> anyhow::Result<()> {
         budget: Some(args.budget.to_string()),
         images_digest: Some(digest(&data.train, &normalisation)),
     };
+    std::fs::create_dir_all(&args.out).with_context(|| format!("{} cannot be made", args.out.display()))?;
+    let _alone = Turns::alone(&args.out)?;
     let (dir, config) = open_run(&args.out, record, args.budget)?;
     let budget_ns = match config.gate {
         Gate::Latency { budget_ns } => Some(budget_ns),

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -98,17 +98,17 @@ impl<'a> Steps<'a> {
         // A group of its own: Ctrl-C reaches this program alone, which passes it on, once.
         process.args(command).stdin(Stdio::null()).stdout(log).process_group(0);
         let mut child = process.spawn().context("hanas does not start a second time")?;
-        let code = self.wait(&mut child)?.code();
-        if self.ended() || code == Some(INTERRUPTED) {
+        let status = self.wait(&mut child)?;
+        if self.ended() || status.code() == Some(INTERRUPTED) {
             return Err(interrupted());
         }
-        if code == Some(0) {
-            return Ok(());
+        let (step, beside) = (command[0].clone(), self.beside.is_some());
+        let told = if beside { path(&file) } else { format!("above and {}", path(&file)) };
+        match (status.code(), status.signal()) {
+            (Some(0), _) => Ok(()),
+            (None, Some(signal)) => Err(anyhow::anyhow!(killed(&step, signal, beside, &told))),
+            (code, _) => Err(StepFailed { step, code: code.unwrap_or(1) as u8, told }.into()),
         }
-        // Without a code: killed, for want of memory for instance.
-        let code = code.unwrap_or(1) as u8;
-        let told = if self.beside.is_some() { path(&file) } else { format!("above and {}", path(&file)) };
-        Err(StepFailed { step: command[0].clone(), code, told }.into())
     }
 
     /// Waits for a command, and asks it to end when the user asks.
@@ -125,6 +125,16 @@ impl<'a> Steps<'a> {
             thread::sleep(LOOK_EVERY);
         }
     }
+}
+
+/// What to say of a command that a signal ended, which said nothing itself.
+fn killed(step: &str, signal: i32, beside: bool, told: &str) -> String {
+    let why = match (signal == Signal::KILL.as_raw(), beside) {
+        (true, true) => ", most likely for want of memory; try fewer --jobs",
+        (true, false) => ", most likely for want of memory",
+        (false, _) => "",
+    };
+    format!("`hanas {step}` was killed by signal {signal}{why}: see {told}, then give the same command again")
 }
 
 fn interrupted() -> anyhow::Error {
@@ -153,7 +163,17 @@ pub(super) fn path(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use super::{killed, quoted};
+
+    #[test]
+    fn a_killed_command_is_told_with_its_signal() {
+        let said = |signal, beside| killed("search", signal, beside, "log/a.txt");
+        let end = ": see log/a.txt, then give the same command again";
+        assert_eq!(said(11, true), format!("`hanas search` was killed by signal 11{end}"));
+        let memory = "`hanas search` was killed by signal 9, most likely for want of memory";
+        assert_eq!(said(9, false), format!("{memory}{end}"));
+        assert_eq!(said(9, true), format!("{memory}; try fewer --jobs{end}"));
+    }
 
     #[test]
     fn a_line_can_be_given_to_a_shell() {

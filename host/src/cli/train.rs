@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::context::Global;
 use super::images::ImageArgs;
 use super::output::{Format, json, text};
+use super::turns::Turns;
 use super::watch::Watch;
 use super::{Interrupted, Usage, graph_retrain, interrupt};
 use crate::data::{Data, Normalisation};
@@ -21,7 +22,7 @@ use crate::train::config::TrainConfig;
 use crate::train::distil::{Files, Request, train};
 use crate::train::frozen::Frozen;
 use crate::train::record::TrainRecord;
-use crate::train::teacher::teacher;
+use crate::train::teacher::{teacher, teacher_path};
 
 /// Arguments of `hanas train`.
 #[derive(Debug, Args)]
@@ -72,6 +73,7 @@ struct Outcome<'a> {
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     let dir = RunDir::open(&args.run)?;
+    let _alone = Turns::alone(&args.run)?;
     if dir.kind()? == Kind::Graph {
         return graph(global, args, &dir);
     }
@@ -154,11 +156,14 @@ fn base_net(
     let beside = || args.run.parent().unwrap_or(Path::new("")).join("teachers");
     let folder = args.teachers.clone().unwrap_or_else(beside);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let net = record.task.family.base().net()?;
+    let (task, net) = (&record.task.name, record.task.family.base().net()?);
+    // Trainings side by side may need the same one.
+    let path = teacher_path(task, &net, config, data, normalisation, &folder);
+    let _making = (!path.exists()).then(|| Turns::making(&path)).transpose()?;
     let mut watch = Watch::new("teacher", global.quiet);
     let mut monitor = watch.monitor(interrupt::watch());
     // A teacher's checkpoint goes by its settings: with another rate there is none.
-    teacher(&record.task.name, &net, config, data, normalisation, &folder, &mut monitor)
+    teacher(task, &net, config, data, normalisation, &folder, &mut monitor)
         .map_err(|error| ended(error, None))
 }
 

@@ -1,5 +1,5 @@
-//! Searches side by side on one machine: while one of them measures, none of the others measures or trains; and
-//! none of them works in a folder that another is at work in.
+//! Searches side by side on one machine: while one of them measures, none of the others measures or trains; none
+//! of them works in a folder that another is at work in; and what several need is made by one of them.
 //!
 //! Those that train hold a file's lock together, the one that measures holds it alone. A second lock, which
 //! everyone takes on the way to the first, lets a search that waits to measure stand before trainings
@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::{Interrupted, interrupt};
+use crate::search::run::LOCK;
 
 /// How often a wait looks whether its turn has come; oftener, it would disturb the one that measures.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -45,18 +46,27 @@ impl Turns {
         self.take(File::try_lock_shared)
     }
 
-    /// Takes a run's folder for one search alone; refused while another has it.
+    /// Takes a folder for one command alone; refused while another has it.
     pub(super) fn alone(folder: &Path) -> anyhow::Result<Turn> {
-        let path = folder.join("lock");
+        let path = folder.join(LOCK);
         let cannot = || format!("cannot lock {}", path.display());
         let file = File::options().create(true).append(true).open(&path).with_context(cannot)?;
         match file.try_lock() {
             Ok(()) => Ok(Turn { _locked: Some(file) }),
             Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
             Err(TryLockError::WouldBlock) => {
-                Err(anyhow::anyhow!("another hanas searches in {}; wait for it, or end it", folder.display()))
+                let folder = folder.display();
+                Err(anyhow::anyhow!("another hanas is at work in {folder}; wait for it, or end it"))
             }
         }
+    }
+
+    /// Waits until no other hanas makes a file that several need, and says so; the lock lies beside it.
+    pub(super) fn making(file: &Path) -> anyhow::Result<Turn> {
+        // What waits is ended by a word, not by the signal.
+        interrupt::watch();
+        let note = format!("another hanas makes {}; waiting for it", file.display());
+        Ok(Turn { _locked: Some(locked(&file.with_extension(LOCK), File::try_lock, Some(note))?) })
     }
 
     fn take(&self, lock: fn(&File) -> Result<(), TryLockError>) -> anyhow::Result<Turn> {
@@ -65,13 +75,17 @@ impl Turns {
         interrupt::watch();
         let mut next = OsString::from(file);
         next.push(".next");
-        let _next = locked(Path::new(&next), File::try_lock)?;
-        Ok(Turn { _locked: Some(locked(file, lock)?) })
+        let _next = locked(Path::new(&next), File::try_lock, None)?;
+        Ok(Turn { _locked: Some(locked(file, lock, None)?) })
     }
 }
 
-/// Opens a file and waits for its lock.
-fn locked(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> anyhow::Result<File> {
+/// Opens a file and waits for its lock; the note, if any, is told where there is something to wait for.
+fn locked(
+    path: &Path,
+    lock: fn(&File) -> Result<(), TryLockError>,
+    mut note: Option<String>,
+) -> anyhow::Result<File> {
     let cannot = || format!("cannot lock {}", path.display());
     let file = File::options().create(true).append(true).open(path).with_context(cannot)?;
     loop {
@@ -79,11 +93,14 @@ fn locked(path: &Path, lock: fn(&File) -> Result<(), TryLockError>) -> anyhow::R
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
             Err(TryLockError::WouldBlock) if interrupt::asked() => {
-                return Err(
-                    Interrupted { kept: "the same command goes on from the last trial".to_owned() }.into()
-                );
+                return Err(Interrupted { kept: "the same command goes on from there".to_owned() }.into());
             }
-            Err(TryLockError::WouldBlock) => thread::sleep(LOOK_EVERY),
+            Err(TryLockError::WouldBlock) => {
+                if let Some(note) = note.take() {
+                    eprintln!("note: {note}");
+                }
+                thread::sleep(LOOK_EVERY);
+            }
         }
     }
 }
@@ -131,9 +148,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = Turns::alone(folder.path()).unwrap();
         let second = Turns::alone(folder.path()).err().unwrap().to_string();
-        assert!(second.contains("another hanas searches in"), "{second}");
+        assert!(second.contains("another hanas is at work in"), "{second}");
         drop(first);
         assert!(Turns::alone(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn a_file_is_made_by_one_while_others_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("teacher.safetensors");
+        let first = Turns::making(&file).unwrap();
+        let made = thread::scope(|scope| {
+            let second = scope.spawn(|| Turns::making(&file).map(|_turn| file.exists()).unwrap());
+            thread::sleep(Duration::from_millis(20));
+            std::fs::write(&file, "weights").unwrap();
+            drop(first);
+            second.join().unwrap()
+        });
+        assert!(made, "the second finds what the first made");
+        assert!(Turns::making(&folder.path().join("other.safetensors")).is_ok());
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //! tensors and a JSON note of where it stands. Trained weights are stored the same way.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use hanas_models::weights::{Tensor as Values, Weights};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tch::{Kind, TchError, Tensor};
+use tempfile::NamedTempFile;
 
 use super::run::RunError;
 use crate::data::{ImageSet, Normalisation};
@@ -198,22 +198,20 @@ fn read(path: &Path) -> Result<Tensors, CheckpointError> {
 }
 
 fn write(path: &Path, tensors: &Tensors) -> Result<(), CheckpointError> {
-    let failed = |source| CheckpointError::Write { path: path.to_owned(), source };
+    let write = |source| RunError::Write { path: path.to_owned(), source };
     // Velocities and the like inherit layouts that safetensors cannot store.
     let plain: Vec<(&str, Tensor)> =
         tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.contiguous())).collect();
-    let beside = path.with_extension("part");
-    if let Err(source) = Tensor::write_safetensors(&plain, &beside) {
-        // Half a file would only take the room that was missing.
-        std::fs::remove_file(&beside).ok();
-        return Err(failed(source));
-    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Of a name of its own, and removed where it is not finished: half a file would only take the room that was
+    // missing.
+    let beside = NamedTempFile::new_in(folder).map_err(write)?;
+    Tensor::write_safetensors(&plain, beside.path())
+        .map_err(|source| CheckpointError::Write { path: path.to_owned(), source })?;
     // Synced first: after a power cut the name must not stand for a file that is not on the disk yet.
-    let synced = File::options().write(true).open(&beside).and_then(|file| file.sync_all());
-    synced.and_then(|()| std::fs::rename(&beside, path)).map_err(|source| {
-        std::fs::remove_file(&beside).ok();
-        RunError::Write { path: path.to_owned(), source }.into()
-    })
+    beside.as_file().sync_all().map_err(write)?;
+    beside.persist(path).map_err(|error| write(error.error))?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -235,7 +233,8 @@ mod tests {
         assert_eq!(note, (3, "here".to_owned()));
         assert!(checkpoint.group("weights")["a.b"].equal(&transposed));
         assert_eq!(checkpoint.group("logits")["a.b"].int64_value(&[]), 7);
-        assert!(!folder.path().join("a.part").exists());
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        assert_eq!(files.count(), 1, "what was written beside it is in its place");
     }
 
     #[test]

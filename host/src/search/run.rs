@@ -18,6 +18,9 @@ pub use records::{NetRecord, OnDevice, RunRecord, VerifyRecord};
 /// Version of the files' layout; another one is refused.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// The file whose lock the command that is at work in a folder holds.
+pub const LOCK: &str = "lock";
+
 /// A run's folder that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -108,7 +111,7 @@ impl RunDir {
             return;
         }
         // What cannot be removed stays: the next search says that the folder holds a run.
-        for name in ["run.json", "base.json"] {
+        for name in ["run.json", "base.json", LOCK] {
             fs::remove_file(self.file(name)).ok();
         }
         fs::remove_dir(&self.path).ok();

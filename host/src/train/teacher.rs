@@ -1,7 +1,7 @@
 //! The teacher: the base net trained by labels alone, once per net, images and settings, and kept on disk
 //! for every run that wants it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hanas_models::spec::Net;
 
@@ -14,7 +14,20 @@ use crate::search::checkpoint::{digest, load_weights, save_weights};
 use crate::search::progress::Monitor;
 use crate::search::run::RunError;
 
-/// The trained base net from `folder`, or trained now and put there.
+/// Where the trained base net lies in `folder`: whatever changes it is in the name.
+#[must_use]
+pub fn teacher_path(
+    task: &str,
+    net: &Net,
+    config: &TrainConfig,
+    data: &Data,
+    normalisation: &Normalisation,
+    folder: &Path,
+) -> PathBuf {
+    folder.join(format!("{}.safetensors", file_name(task, net, config, data, normalisation)))
+}
+
+/// The trained base net from `folder`, or trained now and put there; for one caller at a time.
 ///
 /// # Errors
 /// As [`train`]; a training that was stopped goes on at the next call.

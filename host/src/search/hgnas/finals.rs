@@ -21,6 +21,9 @@ use super::space::GnnSpace;
 /// Nets measured for one finalist wanted, before giving up.
 const MEASURED_PER_FINALIST: usize = 10;
 
+/// What to do where no trial keeps the limit; the folder holds the search as it was.
+const ANEW: &str = "raise --limit or --samples with another --out (`--scores OLD/scores.jsonl --latencies OLD/latencies.jsonl` keep what was trained and measured)";
+
 /// How often who is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinalConfig {
@@ -123,9 +126,9 @@ pub fn choose(
     }
     if found.is_empty() {
         return Err(SearchError::NoFinalist(match (limit_ns, nearest.is_finite()) {
-            _ if tried == 0 => "no trial was within the limit; raise --limit or --samples".to_owned(),
+            _ if tried == 0 => format!("no trial was within the limit; {ANEW}"),
             (Some(limit), true) => format!(
-                "none of the {tried} best nets was measured within {}; the nearest took {}; raise --limit or --samples",
+                "none of the {tried} best nets was measured within {}; the nearest took {}; {ANEW}",
                 Amount::Nanos(limit),
                 Amount::Nanos(nearest)
             ),
@@ -248,7 +251,11 @@ mod tests {
     #[test]
     fn a_device_that_is_slower_than_predicted_leaves_none() {
         let (found, trained) = decide(1e4, 1e6);
-        assert!(matches!(found, Err(SearchError::NoFinalist(_))), "{found:?}");
+        let none = found.unwrap_err();
+        assert!(matches!(none, SearchError::NoFinalist(_)), "{none}");
+        for part in ["the nearest took", "with another --out", "--scores OLD/scores.jsonl"] {
+            assert!(none.to_string().contains(part), "{none}");
+        }
         assert_eq!(trained, 0);
         let (found, _) = decide(f64::INFINITY, 1e6);
         assert!(found.unwrap_err().to_string().contains("can run none"));
