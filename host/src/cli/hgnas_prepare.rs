@@ -8,7 +8,7 @@ use super::Usage;
 use super::context::Global;
 use super::graph::saved_space;
 use super::hgnas_args::{HgnasArgs, Limit, RewardArg, SpaceArg};
-use super::hgnas_latencies::{Measured, measured};
+use super::hgnas_latencies::{Measured, measured, t_nets};
 use super::hgnas_timer::GnnTimer;
 use super::space::Mode;
 use super::turns::{Turn, Turns};
@@ -21,8 +21,8 @@ use crate::search::SearchError;
 use crate::search::hgnas::explore::Settings;
 use crate::search::hgnas::predictor::{Gate, Predictor, PredictorConfig, Target};
 use crate::search::hgnas::record::{GnnRunRecord, METHOD};
-use crate::search::hgnas::reward::{OMEGA, Objective, Reward, median, quantile};
-use crate::search::hgnas::space::GnnSpace;
+use crate::search::hgnas::reward::{OMEGA, Objective, Reward, quantile};
+use crate::search::hgnas::space::{GnnSpace, Sizes};
 use crate::search::meter::Amount;
 use crate::search::run::{Kind, RunDir, RunError, SCHEMA_VERSION};
 use crate::train::child::ChildConfig;
@@ -31,6 +31,8 @@ use crate::train::child::ChildConfig;
 const PREDICTOR: &str = "predictor.safetensors";
 /// Random nets whose predicted latencies tell whether a limit can be met.
 const LIMIT_NETS: usize = 2_000;
+/// Random nets at which no more are measured for a predictor that misses its gate (ALGORITHM 2.5).
+const MOST_NETS: u32 = 600;
 
 /// What a search stands on.
 pub(super) struct Ground {
@@ -61,23 +63,23 @@ pub(super) fn prepare(
     let (child, finals) = (args.child(), args.finals()?);
     child.check().map_err(Usage)?;
     let subject = GraphSubject::new(args.task.data.name(), &data.graph, &data.features, data.classes);
-    let (space, measured, alone) = {
-        let _turn = turns.measure()?;
-        let mut session = global.connect(&args.device)?;
-        let space = space(global, args, data, &session)?;
-        vacant(args, &space)?;
-        std::fs::create_dir_all(&args.out)?;
-        let alone = Turns::alone(&args.out)?;
-        let nets = nets_to_measure(args, data, &space);
-        let mut timer = GnnTimer::new(&mut session, &subject, child.reading);
-        let measured = measured(global, args, data, &nets, &mut timer)?;
-        (space, measured, alone)
+    // That of the run in this folder, whatever was built since: it goes on in its own.
+    let (begun, limit) = match begun(args)? {
+        Some(old) => (Some(old.space), old.limit),
+        None => (None, args.limit.map(|limit| limit.to_string())),
     };
-    let _turn = turns.train()?;
-    let reward = reward(args, &measured)?;
-    // Before there is a run: whoever has to measure more for its gate gives the same folder.
-    let predictor = predictor(global, args, data, &measured.known(), child.reading)?;
-    if let Some(limit_ns) = reward.limit_ns {
+    let (space, alone) = {
+        let _turn = turns.measure()?;
+        let space = match begun {
+            Some(space) => space,
+            None => space(global, args, data, &global.connect(&args.device)?)?,
+        };
+        std::fs::create_dir_all(&args.out)?;
+        (space, Turns::alone(&args.out)?)
+    };
+    let (measured, predictor) = predicted(global, args, data, &subject, &space, turns)?;
+    let (reward, limit_ns) = reward(args, &measured)?;
+    if let Some(limit_ns) = limit_ns {
         reachable(&space, limit_ns, &predictor, args.seed)?;
     }
     let record = GnnRunRecord {
@@ -90,6 +92,8 @@ pub(super) fn prepare(
         settings: Settings { samples: args.samples(), seed: args.seed, reward },
         child: serde_json::to_string(&child)?,
         finals,
+        limit,
+        drawn_limit_ns: limit_ns.filter(|_| args.paper),
     };
     let dir = RunDir::create(&args.out, &record)?;
     predictor.save(&dir.file(PREDICTOR))?;
@@ -97,7 +101,7 @@ pub(super) fn prepare(
 }
 
 /// The record of a run that is a search as asked for, but for its device and the space that was measured there.
-/// T and a limit's quantile are not looked at: they take measuring.
+/// T and the latency of a limit's quantile are not looked at: they take measuring.
 pub(super) fn is_of(args: &HgnasArgs, dir: &RunDir) -> anyhow::Result<GnnRunRecord> {
     let occupied = || RunError::Occupied { path: dir.path().to_owned() };
     if dir.kind()? != Kind::Graph {
@@ -107,27 +111,31 @@ pub(super) fn is_of(args: &HgnasArgs, dir: &RunDir) -> anyhow::Result<GnnRunReco
     let Settings { samples, seed, reward } = old.settings;
     let same_reward =
         matches!(reward.objective, Objective::Latency { .. }) == (args.reward == RewardArg::Latency);
-    let same_limit = match args.limit {
-        None => reward.limit_ns.is_none(),
-        Some(Limit::Nanos(ns)) => reward.limit_ns == Some(ns),
-        Some(Limit::Quantile(_)) => reward.limit_ns.is_some(),
+    let same_limit = match (args.limit, &old.limit) {
+        (Some(limit), Some(old)) => limit.to_string() == *old,
+        (None, None) => old.limit_ns().is_none(),
+        // Of a run from before the limit was kept as it was given.
+        (Some(Limit::Nanos(ns)), None) => old.limit_ns() == Some(ns),
+        (Some(Limit::Quantile(_)), None) => old.limit_ns().is_some(),
+        (None, Some(_)) => false,
     };
+    let same_space = matches!(old.space.sizes, Sizes::Grid) == (args.space == SpaceArg::Graphnas);
     let same = (old.task == args.task.name && old.strategy == args.strategy())
         && (samples, seed) == (args.samples(), args.seed)
         && (old.child == serde_json::to_string(&args.child())? && old.finals == args.finals()?);
-    if same && same_reward && same_limit { Ok(old) } else { Err(occupied().into()) }
+    if same && same_space && same_reward && same_limit { Ok(old) } else { Err(occupied().into()) }
 }
 
-/// Refuses a folder that holds another run, before anything is measured for it; whether T and a limit's quantile
-/// are the run's is seen when they are known.
-fn vacant(args: &HgnasArgs, space: &GnnSpace) -> anyhow::Result<()> {
+/// The run that was begun in the folder; another than this one is refused, before anything is measured for it.
+/// Whether T and a limit's latency are the run's is seen when they are known.
+fn begun(args: &HgnasArgs) -> anyhow::Result<Option<GnnRunRecord>> {
     let path = &args.out;
     if !path.join("run.json").exists() {
-        return Ok(());
+        return Ok(None);
     }
     let old = is_of(args, &RunDir::open(path)?)?;
-    let same = old.device == args.device.device && old.space == *space;
-    if same { Ok(()) } else { Err(RunError::Occupied { path: path.clone() }.into()) }
+    let same = old.device == args.device.device;
+    if same { Ok(Some(old)) } else { Err(RunError::Occupied { path: path.clone() }.into()) }
 }
 
 /// Whether a search can begin: its graph is there, the device answers, and its space is built.
@@ -151,7 +159,7 @@ fn space(global: &Global, args: &HgnasArgs, data: &GraphData, session: &Session)
 }
 
 /// Random nets by turns of GraphNAS's space, whose latencies T and quantiles are of, and of the space.
-fn nets_to_measure(args: &HgnasArgs, data: &GraphData, space: &GnnSpace) -> Vec<GnnNet> {
+fn nets_to_measure(args: &HgnasArgs, data: &GraphData, space: &GnnSpace, count: u32) -> Vec<GnnNet> {
     let grid = GnnSpace::graphnas(data.features.width(), data.classes);
     // Streams of their own: whatever the space, T and the limit's quantile are of the same nets.
     let [mut grids, mut others] = [2, 3].map(|which| stream(args.seed, Purpose::RandomNets, 0, which));
@@ -159,13 +167,22 @@ fn nets_to_measure(args: &HgnasArgs, data: &GraphData, space: &GnnSpace) -> Vec<
         let (from, rng) = if place.is_multiple_of(2) { (&grid, &mut grids) } else { (space, &mut others) };
         from.net(&from.tokens().random(rng))
     };
-    (0..args.latency_nets()).filter_map(draw).collect()
+    (0..count).filter_map(draw).collect()
 }
 
-/// The reward; T and quantiles are of the even places, GraphNAS's nets.
-fn reward(args: &HgnasArgs, measured: &Measured) -> anyhow::Result<Reward> {
-    let grid: Vec<f64> = measured.nets.iter().step_by(2).filter_map(|of| of.1).collect();
-    let of = |share| quantile(&grid, share).ok_or_else(|| anyhow::anyhow!("no random net was measured"));
+/// The reward, and the limit of what comes out, ns, which in paper mode is none of the reward's. T and quantiles are
+/// of GraphNAS's nets at even places; a net that the device cannot run is slower than any other.
+fn reward(args: &HgnasArgs, measured: &Measured) -> anyhow::Result<(Reward, Option<f64>)> {
+    let grid: Vec<f64> = t_nets(&measured.nets).map(|of| of.1.unwrap_or(f64::INFINITY)).collect();
+    let of = |share| {
+        let ns = quantile(&grid, share).filter(|ns| ns.is_finite());
+        ns.ok_or_else(|| {
+            anyhow::anyhow!(
+                "the device cannot run that many of {} random nets; give a limit in ms",
+                grid.len()
+            )
+        })
+    };
     let limit_ns = match args.limit {
         None => None,
         Some(Limit::Nanos(ns)) => Some(ns),
@@ -173,14 +190,9 @@ fn reward(args: &HgnasArgs, measured: &Measured) -> anyhow::Result<Reward> {
     };
     let objective = match args.reward {
         RewardArg::Accuracy => Objective::Accuracy,
-        RewardArg::Latency => {
-            let hundred = &grid[..grid.len().min(100)];
-            let reference_ns =
-                median(hundred).ok_or_else(|| anyhow::anyhow!("no random net was measured"))?;
-            Objective::Latency { reference_ns, omega: OMEGA }
-        }
+        RewardArg::Latency => Objective::Latency { reference_ns: of(0.5)?, omega: OMEGA },
     };
-    Ok(Reward { objective, limit_ns })
+    Ok((Reward { objective, limit_ns: limit_ns.filter(|_| !args.paper) }, limit_ns))
 }
 
 /// Refuses a limit that no net of the space is likely to meet, before anything is trained for it.
@@ -198,21 +210,65 @@ fn reachable(space: &GnnSpace, limit_ns: f64, predictor: &Predictor, seed: u64) 
     )))
 }
 
-/// The run's latency predictor, trained where there is none yet, and its gate.
+/// Random nets as they were measured, and the latency predictor that is made of them: of more of them where it
+/// misses its gate. A search in which it decides nothing, or that may go on without, measures no more.
+fn predicted(
+    global: &Global,
+    args: &HgnasArgs,
+    data: &GraphData,
+    subject: &GraphSubject,
+    space: &GnnSpace,
+    turns: &Turns,
+) -> anyhow::Result<(Measured, Predictor)> {
+    let reading = args.child().reading;
+    let decides = args.reward == RewardArg::Latency || args.limit.is_some();
+    let mut count = args.latency_nets();
+    loop {
+        let measured = {
+            let _turn = turns.measure()?;
+            let mut session = global.connect(&args.device)?;
+            let nets = nets_to_measure(args, data, space, count);
+            measured(global, args, data, &nets, &mut GnnTimer::new(&mut session, subject, reading))?
+        };
+        let _turn = turns.train()?;
+        // Before there is a run: whoever has to quieten the device for its gate gives the same folder.
+        let (predictor, begun) = predictor(global, args, data, &measured.known(), reading)?;
+        if !decides || args.allow_noisy || Gate::NOISY.passes(predictor.test()) {
+            return Ok((measured, predictor));
+        }
+        if begun {
+            anyhow::bail!("this search was begun with --allow-noisy; it goes on with that");
+        }
+        if count >= MOST_NETS {
+            anyhow::bail!(
+                "of {count} random nets, too, the latency predictor misses its gate (15%, tau .85); quieten the device and delete {}, or go on with --allow-noisy",
+                args.latencies.clone().unwrap_or_else(|| args.out.join("latencies.jsonl")).display()
+            );
+        }
+        let more = (count + count.div_ceil(2)).min(MOST_NETS);
+        eprintln!(
+            "the predictor misses its gate (15%, tau .85): {} more random nets are measured",
+            more - count
+        );
+        count = more;
+    }
+}
+
+/// The run's latency predictor, trained where there is none yet, and whether there was one.
 fn predictor(
     global: &Global,
     args: &HgnasArgs,
     data: &GraphData,
     measured: &[(GnnNet, f64)],
     reading: Reading,
-) -> anyhow::Result<Predictor> {
-    let found = match Predictor::load(&args.out.join(PREDICTOR))? {
-        Some(found) => found,
+) -> anyhow::Result<(Predictor, bool)> {
+    let (found, begun) = match Predictor::load(&args.out.join(PREDICTOR))? {
+        Some(found) => (found, true),
         None => {
             let layout = Layout::new(&data.graph, Widths::Rounded);
             let graph = GraphShape { nodes: data.nodes(), edges: layout.messages() as u32 };
             let target = if args.paper { Target::Latency } else { Target::Residual { graph, reading } };
-            Predictor::train(measured, target, PredictorConfig::default(), args.seed)?
+            (Predictor::train(measured, target, PredictorConfig::default(), args.seed)?, false)
         }
     };
     let test = found.test();
@@ -224,11 +280,5 @@ fn predictor(
             test.nets
         );
     }
-    if !Gate::NOISY.passes(test) && !args.allow_noisy {
-        anyhow::bail!(
-            "the latency predictor misses its gate (15%, tau .85); measure more with --latency-nets, quieten the device and delete {}, or go on with --allow-noisy",
-            args.latencies.clone().unwrap_or_else(|| args.out.join("latencies.jsonl")).display()
-        );
-    }
-    Ok(found)
+    Ok((found, begun))
 }

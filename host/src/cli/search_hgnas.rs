@@ -25,13 +25,14 @@ use super::output::{Format, json, text};
 use super::turns::Turns;
 use super::watch::Watch;
 use super::{Interrupted, interrupt, search};
-use crate::data::graph::load;
+use crate::data::graph::{GraphData, load};
 use crate::link::{LinkError, Session};
 use crate::profile::ProfileError;
 use crate::profile::sampling::Sampling;
 use crate::search::SearchError;
 use crate::search::hgnas::cache::{ScoreCache, Setting};
-use crate::search::hgnas::explore::{ProblemError, Score, Trial, explore};
+use crate::search::hgnas::drawn;
+use crate::search::hgnas::explore::{ProblemError, Proposer, Score, Trial, explore};
 use crate::search::hgnas::finals::{Finalist, Jury, choose};
 use crate::search::hgnas::predictor::Predictor;
 use crate::search::hgnas::problem::{GnnProblem, Keep, Scorer};
@@ -68,7 +69,7 @@ pub(super) struct Outcome {
 /// Runs a search to its end, or goes on with it; what came of it, and whether its last measurement is
 /// trustworthy.
 pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcome, bool)> {
-    if let Some(found) = finished(args)? {
+    if let Some(found) = finished(global, args)? {
         let (run, device) = (args.out.display(), &args.device.device);
         eprintln!(
             "note: this search is finished, and this is what it found; `hanas verify {run} --device {device}` measures it again"
@@ -93,11 +94,11 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     };
     let at_once = record.strategy == Strategy::Random;
     let mut cache = scores.open(trainer.trainer.threads(at_once))?;
-    let trials = explored(global, &ground, &mut trainer, &mut cache)?;
+    let (trials, mut proposer) = explored(global, &ground, &mut trainer, &mut cache)?;
     let chosen = {
         let _turn = turns.measure()?;
         let mut session = global.connect(&args.device)?;
-        finalists(&ground, &trials, &mut session)?
+        finalists(&ground, &trials, &mut *proposer, &mut session)?
     };
     let mut cache = scores.open(trainer.trainer.threads(true))?;
     let finalists = {
@@ -107,8 +108,7 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
         jury.decide(chosen, &record.finals, args.seed).map_err(interrupted)?
     };
     let trained: BTreeSet<&str> = trials.iter().map(|trial| trial.key.as_str()).collect();
-    let limit_ns = record.settings.reward.limit_ns;
-    let net = net_record(finalists, measured, limit_ns, trained.len(), predictor)?;
+    let net = net_record(finalists, measured, record.limit_ns(), trained.len(), predictor)?;
     dir.remove_verify()?;
     save(&dir.file("net.json"), &net)?;
     let run = GraphRun::open(dir)?;
@@ -116,25 +116,43 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
         let _turn = turns.train()?;
         retrain(global, &run, &data, Changes::default())?;
     }
-    let asked = Asked { device: &args.device.device, data: Some(&data), answers: true, sampling: sampling() };
+    verified(global, args, &data, run, &turns)
+}
+
+/// A run's net as the device runs it.
+fn verified(
+    global: &Global,
+    args: &HgnasArgs,
+    data: &GraphData,
+    run: GraphRun,
+    turns: &Turns,
+) -> anyhow::Result<(Outcome, bool)> {
+    let asked = Asked { device: &args.device.device, data: Some(data), answers: true, sampling: sampling() };
     let (mut found, trustworthy) = {
         let _turn = turns.measure()?;
         verify(std::slice::from_ref(&run), &mut global.connect(&args.device)?, &asked)?
     };
     let verify = found.pop().ok_or_else(|| anyhow::anyhow!("the net was not verified"))?;
-    let peak_memory_bytes = peak_memory_bytes();
-    Ok((Outcome { run: args.out.clone(), net, verify, peak_memory_bytes }, trustworthy))
+    let outcome =
+        Outcome { run: args.out.clone(), net: run.net, verify, peak_memory_bytes: peak_memory_bytes() };
+    Ok((outcome, trustworthy))
 }
 
 /// What this very search found, where it is finished. It is not derived again: by fresh measurements it may be
 /// another net, whose weights those of the folder are not.
-fn finished(args: &HgnasArgs) -> anyhow::Result<Option<(Outcome, bool)>> {
+fn finished(global: &Global, args: &HgnasArgs) -> anyhow::Result<Option<(Outcome, bool)>> {
     let Ok(dir) = RunDir::open(&args.out) else { return Ok(None) };
     let (Ok(net), Ok(verify)) = (GnnNetRecord::load(&dir), GnnVerifyRecord::load(&dir)) else {
         return Ok(None);
     };
     if is_of(args, &dir)?.device != args.device.device {
         return Err(RunError::Occupied { path: args.out.clone() }.into());
+    }
+    if verify.device != args.device.device {
+        // What another device said of it is none of this search's.
+        let turns = Turns::new(args.turns.as_deref());
+        let data = load(&args.task.data, &args.data)?;
+        return verified(global, args, &data, GraphRun::open(&dir)?, &turns).map(Some);
     }
     let trustworthy = verify.doubts.is_empty();
     let peak_memory_bytes = peak_memory_bytes();
@@ -155,13 +173,13 @@ impl Scores {
     }
 }
 
-/// The trials, those before an interruption included.
+/// The trials, those before an interruption included, and who proposed them.
 fn explored(
     global: &Global,
     ground: &Ground,
     trainer: &mut InTurns<'_>,
     cache: &mut ScoreCache,
-) -> anyhow::Result<Vec<Trial>> {
+) -> anyhow::Result<(Vec<Trial>, Box<dyn Proposer>)> {
     let Ground { dir, record, predictor, .. } = ground;
     let GnnRunRecord { space, settings, .. } = record;
     let mut predict = |net: &GnnNet| -> Result<f64, ProblemError> {
@@ -171,8 +189,9 @@ fn explored(
     let mut proposer = record.strategy.proposer(&space.tokens(), settings.seed)?;
     let mut watch = Watch::new("search", global.quiet);
     let mut monitor = watch.monitor(interrupt::watch());
-    explore(&mut problem, &mut *proposer, settings, Some(&dir.search_log()), &mut monitor)
-        .map_err(interrupted)
+    let trials = explore(&mut problem, &mut *proposer, settings, Some(&dir.search_log()), &mut monitor)
+        .map_err(interrupted)?;
+    Ok((trials, proposer))
 }
 
 /// Trains in turns with the searches beside this one.
@@ -207,12 +226,22 @@ fn sampling() -> Sampling {
     Sampling { samples: FINAL_SAMPLES, ..Sampling::default() }
 }
 
-/// The trials' best as the device measures them.
-fn finalists(ground: &Ground, trials: &[Trial], session: &mut Session) -> anyhow::Result<Vec<Finalist>> {
-    let Ground { record, measured, subject, child, .. } = ground;
+/// The trials' best as the device measures them; in paper mode under a limit, those within it of nets drawn anew.
+fn finalists(
+    ground: &Ground,
+    trials: &[Trial],
+    proposer: &mut dyn Proposer,
+    session: &mut Session,
+) -> anyhow::Result<Vec<Finalist>> {
+    let Ground { record, measured, subject, child, predictor, .. } = ground;
     let mut timer = GnnTimer::new(session, subject, child.reading);
     let mut timer = FinalTimer::new(&mut timer, measured.reference_ns, sampling());
     let mut measure = |net: &GnnNet| timer.measure_ns(net).map_err(boxed);
+    if let Some(limit_ns) = record.drawn_limit_ns {
+        let nets = drawn::draw(&record.space, proposer, record.settings.seed).into_iter();
+        let nets = nets.filter_map(|net| predictor.predict_ns(&net).map(|ns| (net, ns))).collect();
+        return drawn::within(nets, limit_ns, &mut measure, interrupt::watch()).map_err(interrupted);
+    }
     let limit_ns = record.settings.reward.limit_ns;
     choose(&record.space, trials, limit_ns, &record.finals, &mut measure, interrupt::watch())
         .map_err(interrupted)

@@ -44,6 +44,8 @@ pub enum Purpose {
     Predictor = 21,
     /// Resampled runs of an experiment.
     Experiment = 22,
+    /// Token sequences drawn after a search.
+    Drawn = 23,
 }
 
 /// The generator of an address.

@@ -96,7 +96,7 @@ pub struct Trial {
     pub latency_ns: f64,
     /// What training gave; none where every draw exceeded the limit, and nothing was trained.
     pub score: Option<Score>,
-    /// What the strategy heard.
+    /// What the strategy heard; of a trial that was not trained it hears nothing.
     pub reward: f64,
     /// Draws until one was within the limit.
     pub draws: u64,
@@ -135,7 +135,7 @@ pub fn explore(
                 format!("trial {} of the log is of another space; give another folder", trial.trial);
             return Err(SearchError::Config(complaint));
         }
-        proposer.learn(&trial.tokens, trial.reward);
+        learn(proposer, trial);
     }
     let mut lines = log.map(|path| JsonLines::open(path, trials.len())).transpose()?;
     while trials.len() < settings.samples {
@@ -156,7 +156,7 @@ pub fn explore(
                 return Err(SearchError::Interrupted);
             }
             let trial = scored(problem, settings.reward, trial)?;
-            proposer.learn(&trial.tokens, trial.reward);
+            learn(proposer, &trial);
             if let Some(lines) = &mut lines {
                 lines.push(&trial)?;
             }
@@ -165,6 +165,13 @@ pub fn explore(
         }
     }
     Ok(trials)
+}
+
+/// A trial that was not trained teaches nothing: it was the fastest drawn, the last to be kept away from.
+fn learn(proposer: &mut dyn Proposer, trial: &Trial) {
+    if trial.score.is_some() {
+        proposer.learn(&trial.tokens, trial.reward);
+    }
 }
 
 /// A trial that was drawn, with its score and reward; one beyond the limit is not trained and earns nothing.
@@ -211,12 +218,13 @@ pub fn best(trials: &[Trial], limit_ns: f64) -> Option<&Trial> {
     ranked(trials, limit_ns).into_iter().next()
 }
 
-/// The trained architectures within a limit, each once, in the order of [`best`].
+/// The trained architectures within a limit, each once, in the order of [`best`]; not those whose training came to
+/// nothing.
 #[must_use]
 pub fn ranked(trials: &[Trial], limit_ns: f64) -> Vec<&Trial> {
     let validation = |trial: &Trial| trial.score.map_or(0.0, |score| score.validation);
     let mut seen = std::collections::BTreeSet::new();
-    let fits = |trial: &&Trial| trial.score.is_some() && trial.latency_ns <= limit_ns;
+    let fits = |trial: &&Trial| validation(trial) > 0.0 && trial.latency_ns <= limit_ns;
     let mut list: Vec<&Trial> =
         trials.iter().filter(fits).filter(|trial| seen.insert(trial.key.as_str())).collect();
     list.sort_by(|a, b| validation(b).total_cmp(&validation(a)).then(a.latency_ns.total_cmp(&b.latency_ns)));

@@ -15,13 +15,15 @@
 //! 9. [`problem`]: graph nets as what is searched: a space, who trains, who knows latencies;
 //! 10. [`predictor`] (feature `torch`): latency of a graph net without measuring it;
 //! 11. [`finals`]: the best of a search, measured and trained again and again;
-//! 12. [`record`]: what a run was asked for and what came out;
-//! 13. [`surrogate`]: all strategies against a table whose best nets are known;
-//! 14. [`influence`]: what the reward's exponent does to the nets that a controller draws.
+//! 12. [`drawn`]: nets drawn from a strategy after its search, the paper's way to keep a limit;
+//! 13. [`record`]: what a run was asked for and what came out;
+//! 14. [`surrogate`]: all strategies against a table whose best nets are known;
+//! 15. [`influence`]: what the reward's exponent does to the nets that a controller draws.
 
 pub mod cache;
 #[cfg(feature = "torch")]
 pub mod controller;
+pub mod drawn;
 pub mod evolution;
 pub mod explore;
 pub mod finals;

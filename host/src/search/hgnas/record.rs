@@ -41,6 +41,12 @@ pub struct GnnRunRecord {
     pub child: String,
     /// How the best are trained again.
     pub finals: FinalConfig,
+    /// The limit as it was given; none too in records from before it was kept.
+    #[serde(default)]
+    pub limit: Option<String>,
+    /// The limit of the nets that are drawn after the search, ns (paper mode).
+    #[serde(default)]
+    pub drawn_limit_ns: Option<f64>,
 }
 
 /// What came out: `net.json`.
@@ -105,6 +111,12 @@ pub struct GnnVerifyRecord {
 }
 
 impl GnnRunRecord {
+    /// The limit that what comes out must keep, ns, however the search keeps it.
+    #[must_use]
+    pub fn limit_ns(&self) -> Option<f64> {
+        self.settings.reward.limit_ns.or(self.drawn_limit_ns)
+    }
+
     /// Reads a run's record.
     ///
     /// # Errors

@@ -20,7 +20,8 @@ pub enum Objective {
     },
 }
 
-/// An objective and, in project mode, a limit that no trial exceeds.
+/// An objective and, in project mode, a limit that no trial exceeds (the paper's way to keep one is
+/// [`super::drawn`]).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Reward {
     /// What is rewarded.
@@ -61,7 +62,8 @@ pub fn quantile(values: &[f64], share: f64) -> Option<f64> {
     let place = share.clamp(0.0, 1.0) * last as f64;
     let (low, part) = (place.floor() as usize, place.fract());
     let high = sorted[(low + 1).min(last)];
-    Some((high - sorted[low]).mul_add(part, sorted[low]))
+    // Beside an infinite one, too, the finite one is itself.
+    Some(if part > 0.0 { (high - sorted[low]).mul_add(part, sorted[low]) } else { sorted[low] })
 }
 
 #[cfg(test)]
@@ -85,5 +87,7 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0, 10.0]), Some(2.5));
         assert_eq!(quantile(&[4.0, 0.0], 0.25), Some(1.0));
         assert_eq!((quantile(&[5.0], 0.9), median(&[])), (Some(5.0), None));
+        let one_of_three = [1.0, 2.0, f64::INFINITY];
+        assert_eq!((median(&one_of_three), quantile(&one_of_three, 0.75)), (Some(2.0), Some(f64::INFINITY)));
     }
 }
