@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::context::Global;
 use super::experiment_gnn_plans::{Line, Plan, arms, line, plans};
-use super::experiment_gnn_runs::{Done, FoundNone, State, check, is_in_turns, one_space};
+use super::experiment_gnn_runs::{Done, FoundNone, State, check, is_in_turns, one_space, still_the_space};
 use super::experiment_gnn_tables::{Row, Summary, arms_table, limits_apart, nets_table, summaries};
 use super::experiment_settings::distinct;
 use super::graph_run::{Asked, GraphRun, agreed, verify};
@@ -105,7 +105,12 @@ pub(super) fn run(global: &Global, args: &GnnArgs) -> anyhow::Result<()> {
     let measured = open.iter().find(|line| line.args.space == SpaceArg::Hgnas);
     if let (false, Some(line)) = (args.dry_run, measured.or(open.first())) {
         // Found at once, and not after the first arm.
-        hgnas_prepare::ready(global, &line.args)?;
+        let space = hgnas_prepare::ready(global, &line.args)?;
+        let begins =
+            |line: &&Line| line.args.space == SpaceArg::Hgnas && !line.args.out.join("run.json").exists();
+        if open.iter().any(begins) {
+            still_the_space(&plans, &space)?;
+        }
     }
     for (place, plan) in plans.iter().enumerate() {
         let state = match State::of(plan) {
@@ -240,7 +245,7 @@ fn rows(plans: &[Plan], device: &str) -> Vec<Row> {
             measured_ns: verify.map_or(net.measured_ns, GnnVerifyRecord::at_pace_ns),
             limit_ns: net.limit_ns,
             within_limit: verify.and_then(|verify| verify.within_limit),
-            trustworthy: verify.is_none_or(|verify| verify.doubts.is_empty()),
+            trustworthy: verify.is_some_and(|verify| verify.doubts.is_empty()),
             in_turns: verify.is_some_and(|verify| is_in_turns(verify, &plan.folder, others)),
         })
     };

@@ -138,6 +138,15 @@ pub(super) fn one_space(plans: &[Plan]) -> anyhow::Result<()> {
     Err(Usage(format!("{first} and {other} were searched in different spaces; give another --out")).into())
 }
 
+/// Refuses to begin a search in a measured space beside searches in another: it was built anew since.
+pub(super) fn still_the_space(plans: &[Plan], space: &GnnSpace) -> anyhow::Result<()> {
+    let another = |plan: &&Plan| measured_space(plan).is_some_and(|of| of != *space);
+    let Some(plan) = plans.iter().find(another) else { return Ok(()) };
+    let folder = plan.folder.display();
+    Err(Usage(format!("{folder} was searched in another space than the last one built; give another --out"))
+        .into())
+}
+
 /// The space of a search that is done or begun, where it was measured.
 fn measured_space(plan: &Plan) -> Option<GnnSpace> {
     if matches!(State::of(plan), State::None(_)) {
@@ -266,6 +275,10 @@ mod tests {
         begin(&plans[0], "board", &[(2, 8), (4, 8)]);
         begin(&plans[1], "board", &[(2, 8), (4, 8)]);
         one_space(&plans).unwrap();
+        let space = |pairs: &[(u32, u32)]| GnnSpace::hgnas(64, 4, pairs.to_vec(), true).unwrap();
+        still_the_space(&plans, &space(&[(2, 8), (4, 8)])).unwrap();
+        let refused = still_the_space(&plans, &space(&[(2, 8), (4, 16)])).unwrap_err();
+        assert!(refused.to_string().contains("in another space than the last one built"), "{refused}");
         begin(&plans[2], "board", &[(2, 8), (4, 16)]);
         let refused = one_space(&plans).unwrap_err();
         assert_eq!(exit_code(&refused), 2);

@@ -84,6 +84,12 @@ impl<'a> Trainer<'a> {
         peak_bytes(self.data, net, self.config.reading)
     }
 
+    /// Why a child cannot be trained now, if it cannot.
+    pub(super) fn too_large(&self, net: &GnnNet) -> Option<TooLarge> {
+        let (needs, free) = (self.needs(net), self.room());
+        (needs > free.max(SMALL)).then(|| TooLarge { net: key(net), needs: Bytes(needs), free: Bytes(free) })
+    }
+
     /// Bytes that children may take together; all where the system does not tell.
     fn room(&self) -> u64 {
         (self.free)().map_or(u64::MAX, |free| (SHARE * free as f64) as u64)
@@ -92,9 +98,8 @@ impl<'a> Trainer<'a> {
 
 impl Scorer for Trainer<'_> {
     fn score(&mut self, net: &GnnNet, seed: u64) -> Result<Score, ProblemError> {
-        let (needs, free) = (self.needs(net), self.room());
-        if needs > free.max(SMALL) {
-            return Err(TooLarge { net: key(net), needs: Bytes(needs), free: Bytes(free) }.into());
+        if let Some(too_large) = self.too_large(net) {
+            return Err(too_large.into());
         }
         self.on(self.of_each(), || score(&self.trainer, &self.config, net, seed))
     }

@@ -39,9 +39,10 @@ pub(super) struct Measured {
 /// Nets of GraphNAS's space of which T and quantiles are.
 const T_NETS: usize = 100;
 
-/// The nets of T and quantiles in a list where they are every other one.
-pub(super) fn t_nets<T>(nets: &[T]) -> impl Iterator<Item = &T> {
-    nets.iter().step_by(2).take(T_NETS)
+/// The nets of T and quantiles in a list where they are every other one: of as many as were asked for, and not of
+/// those that a predictor needed besides.
+pub(super) fn t_nets<T>(nets: &[T], asked: u32) -> impl Iterator<Item = &T> {
+    nets.iter().step_by(2).take(T_NETS.min(asked.div_ceil(2) as usize))
 }
 
 impl Measured {
@@ -88,7 +89,8 @@ pub(super) fn measured(
     }
     drop(progress);
     // That of T's nets alone: searches that share the file have those in common, and so one pace.
-    let of_t: Vec<Latency> = t_nets(nets).filter_map(|net| cache.get(&key(net))).collect();
+    let of_t: Vec<Latency> =
+        t_nets(nets, args.latency_nets()).filter_map(|net| cache.get(&key(net))).collect();
     let reference_ns = reference_ns(&of_t);
     let at_pace = |of: Latency| of.at_pace(reference_ns);
     let nets: Vec<_> = nets.iter().map(|net| (net.clone(), cache.get(&key(net)).and_then(at_pace))).collect();
@@ -115,4 +117,18 @@ fn measuring(args: &HgnasArgs, data: &GraphData, session: &Session) -> anyhow::R
         how: format!("{reading} {SAMPLES} {VISIT}"),
         data: digest(data),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::t_nets;
+
+    #[test]
+    fn t_is_of_the_same_nets_however_many_the_predictor_needed() {
+        let nets: Vec<u32> = (0..600).collect();
+        let of = |all: usize, asked| t_nets(&nets[..all], asked).copied().collect::<Vec<_>>();
+        assert_eq!((of(60, 60).len(), of(60, 60)[1]), (30, 2));
+        assert_eq!(of(135, 60), of(60, 60));
+        assert_eq!((of(600, 600).len(), of(300, 200)), (100, of(200, 200)));
+    }
 }

@@ -138,10 +138,10 @@ fn begun(args: &HgnasArgs) -> anyhow::Result<Option<GnnRunRecord>> {
     if same { Ok(Some(old)) } else { Err(RunError::Occupied { path: path.clone() }.into()) }
 }
 
-/// Whether a search can begin: its graph is there, the device answers, and its space is built.
-pub(super) fn ready(global: &Global, args: &HgnasArgs) -> anyhow::Result<()> {
+/// The space of a search that can begin: its graph is there, the device answers, and its space is built.
+pub(super) fn ready(global: &Global, args: &HgnasArgs) -> anyhow::Result<GnnSpace> {
     let data = load(&args.task.data, &args.data)?;
-    space(global, args, &data, &global.connect(&args.device)?).map(drop)
+    space(global, args, &data, &global.connect(&args.device)?)
 }
 
 /// The space; HGNAS's pairs are those of the last space built in the search's mode.
@@ -173,7 +173,8 @@ fn nets_to_measure(args: &HgnasArgs, data: &GraphData, space: &GnnSpace, count: 
 /// The reward, and the limit of what comes out, ns, which in paper mode is none of the reward's. T and quantiles are
 /// of GraphNAS's nets at even places; a net that the device cannot run is slower than any other.
 fn reward(args: &HgnasArgs, measured: &Measured) -> anyhow::Result<(Reward, Option<f64>)> {
-    let grid: Vec<f64> = t_nets(&measured.nets).map(|of| of.1.unwrap_or(f64::INFINITY)).collect();
+    let grid: Vec<f64> =
+        t_nets(&measured.nets, args.latency_nets()).map(|of| of.1.unwrap_or(f64::INFINITY)).collect();
     let of = |share| {
         let ns = quantile(&grid, share).filter(|ns| ns.is_finite());
         ns.ok_or_else(|| {

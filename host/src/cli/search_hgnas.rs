@@ -98,7 +98,7 @@ pub(super) fn hgnas(global: &Global, args: &HgnasArgs) -> anyhow::Result<(Outcom
     let chosen = {
         let _turn = turns.measure()?;
         let mut session = global.connect(&args.device)?;
-        finalists(&ground, &trials, &mut *proposer, &mut session)?
+        finalists(&ground, &trials, &mut *proposer, &trainer.trainer, &mut session)?
     };
     let mut cache = scores.open(trainer.trainer.threads(true))?;
     let finalists = {
@@ -150,6 +150,7 @@ fn finished(global: &Global, args: &HgnasArgs) -> anyhow::Result<Option<(Outcome
     }
     if verify.device != args.device.device {
         // What another device said of it is none of this search's.
+        let _alone = Turns::alone(&args.out)?;
         let turns = Turns::new(args.turns.as_deref());
         let data = load(&args.task.data, &args.data)?;
         return verified(global, args, &data, GraphRun::open(&dir)?, &turns).map(Some);
@@ -231,6 +232,7 @@ fn finalists(
     ground: &Ground,
     trials: &[Trial],
     proposer: &mut dyn Proposer,
+    trainer: &Trainer<'_>,
     session: &mut Session,
 ) -> anyhow::Result<Vec<Finalist>> {
     let Ground { record, measured, subject, child, predictor, .. } = ground;
@@ -239,7 +241,16 @@ fn finalists(
     let mut measure = |net: &GnnNet| timer.measure_ns(net).map_err(boxed);
     if let Some(limit_ns) = record.drawn_limit_ns {
         let nets = drawn::draw(&record.space, proposer, record.settings.seed).into_iter();
-        let nets = nets.filter_map(|net| predictor.predict_ns(&net).map(|ns| (net, ns))).collect();
+        // No trial told yet that these may need more memory than there is.
+        let fits = |net: &GnnNet| match trainer.too_large(net) {
+            Some(why) => {
+                eprintln!("note: {why}: left out");
+                false
+            }
+            None => true,
+        };
+        let nets =
+            nets.filter(fits).filter_map(|net| predictor.predict_ns(&net).map(|ns| (net, ns))).collect();
         return drawn::within(nets, limit_ns, &mut measure, interrupt::watch()).map_err(interrupted);
     }
     let limit_ns = record.settings.reward.limit_ns;

@@ -49,11 +49,15 @@ pub fn within(
         }
     }
     if found.is_empty() {
-        return Err(SearchError::NoFinalist(format!(
-            "none of the {drawn} nets that were drawn after the search is within {}; the nearest took {}; raise --limit, or search without --paper, whose trials all keep it",
-            Amount::Nanos(limit_ns),
-            Amount::Nanos(nearest)
-        )));
+        return Err(SearchError::NoFinalist(if nearest.is_finite() {
+            format!(
+                "none of the {drawn} nets that were drawn after the search is within {}; the nearest took {}; raise --limit, or search without --paper, whose trials all keep it",
+                Amount::Nanos(limit_ns),
+                Amount::Nanos(nearest)
+            )
+        } else {
+            format!("the device can run none of the {drawn} nets that were drawn after the search")
+        }));
     }
     Ok(found)
 }
@@ -86,7 +90,10 @@ mod tests {
         assert!(found.len() == nets().iter().filter(|of| fits(of)).count() && found.len() < nets().len());
         assert!(found.iter().all(|of| of.measured_ns <= 1e6 && of.predicted_ns == 7.0));
         let none = within(nets(), 1.0, &mut measure, &stop).unwrap_err();
-        assert!(matches!(none, SearchError::NoFinalist(_)), "{none}");
+        assert!(matches!(none, SearchError::NoFinalist(_)) && none.to_string().contains("nearest"), "{none}");
+        let mut fails = |_: &GnnNet| Ok(f64::INFINITY);
+        let none = within(nets(), 1e6, &mut fails, &stop).unwrap_err();
+        assert!(none.to_string().contains("can run none"), "{none}");
         stop.store(true, Ordering::Relaxed);
         assert!(matches!(within(nets(), 1e6, &mut measure, &stop), Err(SearchError::Interrupted)));
     }

@@ -329,6 +329,34 @@ pub(crate) mod tests {
         assert!(trials.iter().any(|trial| trial.draws > 1));
     }
 
+    /// Proposes the same again and again, and keeps what it hears.
+    struct Listener(usize);
+
+    impl Proposer for Listener {
+        fn propose(&mut self, _: &mut ChaCha8Rng) -> Tokens {
+            vec![4, 3, 4, 3]
+        }
+
+        fn learn(&mut self, _: &[usize], _: f64) {
+            self.0 += 1;
+        }
+    }
+
+    #[test]
+    fn a_trial_that_was_not_trained_teaches_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let heard = |limit_ns, samples, name: &str| {
+            let mut listener = Listener(0);
+            let settings = Settings { samples, ..settings(limit_ns) };
+            let log = folder.path().join(name);
+            run_until(&mut listener, &settings, &log, usize::MAX).0.unwrap();
+            listener.0
+        };
+        assert_eq!((heard(Some(1e5), 3, "over"), heard(None, 3, "within")), (0, 3));
+        // Out of the log as well.
+        assert_eq!((heard(Some(1e5), 5, "over"), heard(None, 5, "within")), (0, 5));
+    }
+
     #[test]
     fn what_no_draw_meets_is_not_trained() {
         let stop = AtomicBool::new(false);

@@ -126,6 +126,9 @@ pub fn choose(
     }
     if found.is_empty() {
         return Err(SearchError::NoFinalist(match (limit_ns, nearest.is_finite()) {
+            _ if tried == 0 && trials.iter().any(|trial| trial.score.is_some()) => {
+                "no child's training came to anything; the notes above say why".to_owned()
+            }
             _ if tried == 0 => format!("no trial was within the limit; {ANEW}"),
             (Some(limit), true) => format!(
                 "none of the {tried} best nets was measured within {}; the nearest took {}; {ANEW}",
