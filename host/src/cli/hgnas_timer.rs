@@ -40,8 +40,9 @@ impl<'s> GnnTimer<'s> {
     ) -> anyhow::Result<(Vec<Timed>, f64)> {
         let reference = self.subject.pace_net();
         let candidate = |net: &GnnNet| self.subject.candidate(net, self.reading);
+        // First: where memory does not hold all at once, the last are timed after the others.
         let candidates: Vec<Candidate> =
-            nets.iter().chain([&reference]).map(candidate).collect::<Result<_, _>>()?;
+            std::iter::once(&reference).chain(nets).map(candidate).collect::<Result<_, _>>()?;
         let runs = in_turns_what_runs(self.session, &candidates, &sampling(*wanted))?;
         let mut found: Vec<Timed> = vec![Ok(0.0); candidates.len()];
         for (place, reason) in runs.failed {
@@ -52,10 +53,9 @@ impl<'s> GnnTimer<'s> {
         for (place, latency) in places.into_iter().zip(latencies(self.session, &visits)?) {
             found[place] = Ok(latency.value_ns);
         }
-        match found.pop() {
-            Some(Ok(reference_ns)) => Ok((found, reference_ns)),
-            Some(Err(reason)) => anyhow::bail!("the device cannot run {}: {reason}", key(&reference)),
-            None => anyhow::bail!("nothing was measured"),
+        match found.remove(0) {
+            Ok(reference_ns) => Ok((found, reference_ns)),
+            Err(reason) => anyhow::bail!("the device cannot run {}: {reason}", key(&reference)),
         }
     }
 }

@@ -59,6 +59,8 @@ mod latency_eval_graph;
 mod latency_table;
 #[cfg(feature = "torch")]
 mod manifest;
+#[cfg(feature = "torch")]
+mod manifest_steps;
 mod nets;
 mod output;
 mod pace;

@@ -1,5 +1,6 @@
 //! Whole nets measured on a device.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use hanas_models::onnx::{Init, lower};
@@ -122,9 +123,16 @@ pub(super) fn at_pace(
         let contexts = &runs.contexts;
         let verdict =
             judge(&Evidence { models: &models, earlier: &[], contexts, clock_resolution_ns, cores });
-        let doubts = verdict.reasons.iter().map(ToString::to_string).collect();
+        let mut doubts: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+        let (apart, mut trustworthy) = (runs.apart(), verdict.trustworthy);
+        if apart > 0 {
+            trustworthy = false;
+            doubts.push(format!(
+                "{apart} of the nets do not fit into the device's memory beside the others and were timed after them"
+            ));
+        }
         let known_ns = known.and_then(|place| latencies.get(place)).map_or(1.0, |of| of.value_ns);
-        Ok((Taken { latencies, doubts, trustworthy: verdict.trustworthy }, known_ns))
+        Ok((Taken { latencies, doubts, trustworthy }, known_ns))
     })?;
     if paced.is_slow() {
         paced.measured.trustworthy = false;
@@ -150,4 +158,32 @@ pub(super) struct Runs {
     pub(super) contexts: Vec<(u32, RoundContext)>,
     /// Candidates that the device cannot run, and why.
     pub(super) failed: Vec<(usize, String)>,
+}
+
+impl Runs {
+    /// Nets that were timed in no round of the first one's: not in turns with it.
+    fn apart(&self) -> usize {
+        let rounds = |visits: &[Visit]| visits.iter().map(|visit| visit.round).collect::<BTreeSet<u32>>();
+        let mut timed = self.visits.iter().filter(|visits| !visits.is_empty());
+        let Some(first) = timed.next().map(|visits| rounds(visits)) else { return 0 };
+        timed.filter(|visits| rounds(visits).is_disjoint(&first)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nets_of_other_rounds_are_apart() {
+        let visits = |rounds: &[u32]| -> Vec<Visit> {
+            rounds.iter().map(|&round| Visit { round, ..Visit::default() }).collect()
+        };
+        let apart = |of: &[&[u32]]| {
+            let visits = of.iter().map(|rounds| visits(rounds)).collect();
+            Runs { visits, contexts: Vec::new(), failed: Vec::new() }.apart()
+        };
+        assert_eq!([apart(&[]), apart(&[&[1, 2]]), apart(&[&[1, 2], &[2, 1], &[1]])], [0, 0, 0]);
+        assert_eq!(apart(&[&[], &[1, 2], &[3, 4], &[1, 2], &[5]]), 2);
+    }
 }

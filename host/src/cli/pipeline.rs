@@ -11,7 +11,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::context::{DeviceArg, Global, QUEUE_TIMEOUT};
-use super::manifest::{Manifest, NET, REPORT, Step, VERIFY, is_run_of, read, steps};
+use super::manifest::{Manifest, read};
+use super::manifest_steps::{NET, REPORT, Step, VERIFY, is_run_of, steps};
 use super::output::{Format, text};
 use super::steps::{Steps, path};
 use super::{StepFailed, Usage, verify};

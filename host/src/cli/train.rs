@@ -22,7 +22,7 @@ use crate::train::config::TrainConfig;
 use crate::train::distil::{Files, Request, train};
 use crate::train::frozen::Frozen;
 use crate::train::record::TrainRecord;
-use crate::train::teacher::{teacher, teacher_path};
+use crate::train::teacher::Teacher;
 
 /// Arguments of `hanas train`.
 #[derive(Debug, Args)]
@@ -157,14 +157,14 @@ fn base_net(
     let folder = args.teachers.clone().unwrap_or_else(beside);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let (task, net) = (&record.task.name, record.task.family.base().net()?);
+    let teacher = Teacher::new(task, &net, config, data, normalisation, &folder);
     // Trainings side by side may need the same one.
-    let path = teacher_path(task, &net, config, data, normalisation, &folder);
+    let path = teacher.file();
     let _making = (!path.exists()).then(|| Turns::making(&path)).transpose()?;
     let mut watch = Watch::new("teacher", global.quiet);
     let mut monitor = watch.monitor(interrupt::watch());
     // A teacher's checkpoint goes by its settings: with another rate there is none.
-    teacher(task, &net, config, data, normalisation, &folder, &mut monitor)
-        .map_err(|error| ended(error, None))
+    teacher.trained(&mut monitor).map_err(|error| ended(error, None))
 }
 
 /// A training that came to no end, and what to do; `checkpoint` is in the way of other settings.

@@ -14,62 +14,66 @@ use crate::search::checkpoint::{digest, load_weights, save_weights};
 use crate::search::progress::Monitor;
 use crate::search::run::RunError;
 
-/// Where the trained base net lies in `folder`: whatever changes it is in the name.
-#[must_use]
-pub fn teacher_path(
-    task: &str,
-    net: &Net,
-    config: &TrainConfig,
-    data: &Data,
-    normalisation: &Normalisation,
-    folder: &Path,
-) -> PathBuf {
-    folder.join(format!("{}.safetensors", file_name(task, net, config, data, normalisation)))
+/// A base net that is to be trained, or was, and lies in a folder.
+#[derive(Debug)]
+pub struct Teacher<'a> {
+    net: &'a Net,
+    config: &'a TrainConfig,
+    data: &'a Data,
+    normalisation: &'a Normalisation,
+    folder: &'a Path,
+    name: String,
 }
 
-/// The trained base net from `folder`, or trained now and put there; for one caller at a time.
-///
-/// # Errors
-/// As [`train`]; a training that was stopped goes on at the next call.
-pub fn teacher(
-    task: &str,
-    net: &Net,
-    config: &TrainConfig,
-    data: &Data,
-    normalisation: &Normalisation,
-    folder: &Path,
-    monitor: &mut Monitor<'_>,
-) -> Result<Frozen, TrainError> {
-    let name = file_name(task, net, config, data, normalisation);
-    let path = folder.join(format!("{name}.safetensors"));
-    if path.exists() {
-        return Frozen::new(net, &load_weights(&path)?);
+impl<'a> Teacher<'a> {
+    /// The base net of a task. Whatever changes it is in its file's name:
+    /// `cifar10-resnet20-n10000-e20-b128-s1-<digest>`.
+    #[must_use]
+    pub fn new(
+        task: &str,
+        net: &'a Net,
+        config: &'a TrainConfig,
+        data: &'a Data,
+        normalisation: &'a Normalisation,
+        folder: &'a Path,
+    ) -> Self {
+        let (images, epochs) = (data.train.len(), config.total_epochs());
+        let settings = format!("{config:?} {net:?} {}", digest(&data.train, normalisation));
+        let settings = blake3::hash(settings.as_bytes()).to_hex();
+        let (batch, seed, settings) = (config.batch, config.seed, &settings[..8]);
+        let name = format!("{task}-n{images}-e{epochs}-b{batch}-s{seed}-{settings}");
+        Self { net, config, data, normalisation, folder, name }
     }
-    std::fs::create_dir_all(folder).map_err(|source| RunError::Write { path: folder.to_owned(), source })?;
-    let files = Files {
-        checkpoint: folder.join(format!("{name}.checkpoint.safetensors")),
-        log: folder.join(format!("{name}.jsonl")),
-    };
-    let request = Request { config, net, data, normalisation, teacher: None };
-    let trained = train(&request, Some(&files), monitor)?;
-    save_weights(&path, &trained.weights)?;
-    // A checkpoint of a training that is done only takes room.
-    std::fs::remove_file(&files.checkpoint).ok();
-    Frozen::new(net, &trained.weights)
-}
 
-/// Whatever changes the teacher is in the name: `cifar10-resnet20-n10000-e20-b128-s1-<digest>`.
-fn file_name(
-    task: &str,
-    net: &Net,
-    config: &TrainConfig,
-    data: &Data,
-    normalisation: &Normalisation,
-) -> String {
-    let (images, epochs) = (data.train.len(), config.total_epochs());
-    let settings = format!("{config:?} {net:?} {}", digest(&data.train, normalisation));
-    let settings = blake3::hash(settings.as_bytes()).to_hex();
-    format!("{task}-n{images}-e{epochs}-b{}-s{}-{}", config.batch, config.seed, &settings[..8])
+    /// Where it lies once it is trained.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.folder.join(format!("{}.safetensors", self.name))
+    }
+
+    /// It, from its file or trained now and put there; for one caller at a time.
+    ///
+    /// # Errors
+    /// As [`train`]; a training that was stopped goes on at the next call.
+    pub fn trained(&self, monitor: &mut Monitor<'_>) -> Result<Frozen, TrainError> {
+        let Self { net, config, data, normalisation, folder, ref name } = *self;
+        let path = self.file();
+        if path.exists() {
+            return Frozen::new(net, &load_weights(&path)?);
+        }
+        std::fs::create_dir_all(folder)
+            .map_err(|source| RunError::Write { path: folder.to_owned(), source })?;
+        let files = Files {
+            checkpoint: folder.join(format!("{name}.checkpoint.safetensors")),
+            log: folder.join(format!("{name}.jsonl")),
+        };
+        let request = Request { config, net, data, normalisation, teacher: None };
+        let trained = train(&request, Some(&files), monitor)?;
+        save_weights(&path, &trained.weights)?;
+        // A checkpoint of a training that is done only takes room.
+        std::fs::remove_file(&files.checkpoint).ok();
+        Frozen::new(net, &trained.weights)
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +108,9 @@ mod tests {
             let stop = AtomicBool::new(false);
             let mut monitor = Monitor { watch: &mut watch, stop: &stop };
             let folder = self.folder.path();
-            teacher("tiny", net, &self.config, data, normalisation, folder, &mut monitor).unwrap()
+            Teacher::new("tiny", net, &self.config, data, normalisation, folder)
+                .trained(&mut monitor)
+                .unwrap()
         }
     }
 
