@@ -10,9 +10,16 @@ use super::ReportError;
 use super::canvas::{BLUE, Entry, Frame, GREEN, Mark, VERMILLION, refused, stroke, time_unit};
 use super::page::GraphPart;
 use super::sections::{figure, latency, ns, percent};
+use crate::latency::fit::PowerFit;
 use crate::space::hgnas::GraphSpace;
 use crate::space::partition::point_text;
 use crate::space::select::Choice;
+
+/// A line as a formula: `0.1868 x - 16.48 ms`.
+pub(super) fn line_text(fit: PowerFit, unit: &str, unit_ns: f64) -> String {
+    let (k, b) = (fit.k_ns / unit_ns, fit.b_ns / unit_ns);
+    format!("{k:.4} x {} {:.2} {unit}", if b < 0.0 { '-' } else { '+' }, b.abs())
+}
 
 /// Measured latency over heads times dim: points, the fitted line, the choices.
 ///
@@ -24,7 +31,7 @@ pub fn latency_chart(space: &GraphSpace) -> Result<String, ReportError> {
     let widest = curve.iter().map(|of| of.x).fold(0.0, f64::max);
     let (unit, unit_ns) = time_unit(top_ns);
     let fit = space.selection.fitted.fit;
-    let fit_text = format!("fit f: {:.4} x + {:.2} {unit}", fit.k_ns / unit_ns, fit.b_ns / unit_ns);
+    let fit_text = format!("fit f: {}", line_text(fit, unit, unit_ns));
     let legend = [
         Entry { mark: Mark::Dot, colour: BLUE.mix(0.6), text: "measured pair" },
         Entry { mark: Mark::Dashed, colour: GREEN.to_rgba(), text: &fit_text },
@@ -60,6 +67,12 @@ pub(super) fn section(part: &GraphPart) -> Markup {
         }
         p { (space.summary()) }
         (figure(latency_chart(space)))
+        @if space.settings.guessed_line {
+            p.small {
+                "The line runs through the latencies of all pairs, guessed where they were not measured. Measured "
+                "were those that may be a choice, the fast ones: most lie below it."
+            }
+        }
         (map(space))
         details {
             summary { "Choices" }
@@ -71,7 +84,8 @@ pub(super) fn section(part: &GraphPart) -> Markup {
 /// Rows are heads, columns dims; the darker a cell, the further its choice lies below the line.
 fn map(space: &GraphSpace) -> Markup {
     let rows = space.map();
-    let gain = |choice: &Choice| 1.0 - choice.chosen.m_ns / choice.chosen.f_ns;
+    // Of its own latency: the line may be negative where pairs are small.
+    let gain = |choice: &Choice| choice.chosen.f_ns / choice.chosen.m_ns - 1.0;
     let most = space.selection.choices.iter().map(gain).fold(f64::MIN_POSITIVE, f64::max);
     let shade = |choice: &Choice| (45.0 * (gain(choice) / most).clamp(0.0, 1.0)).round();
     html! {
@@ -95,7 +109,7 @@ fn map(space: &GraphSpace) -> Markup {
                 }
             } }
         } }
-        p.small { "The pair chosen in each cell and its latency; the stronger the shade, the further below the line." }
+        p.small { "The pair chosen in each cell and its latency; the stronger the shade, the further below the line for its latency." }
     }
 }
 
@@ -118,5 +132,16 @@ fn choices(space: &GraphSpace) -> Markup {
                 }
             }
         } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_written_with_its_sign() {
+        let text = |b_ns| line_text(PowerFit { k_ns: 2e5, alpha: 1.0, b_ns }, "ms", 1e6);
+        assert_eq!([text(1.5e6), text(-1.5e6)], ["0.2000 x + 1.50 ms", "0.2000 x - 1.50 ms"]);
     }
 }

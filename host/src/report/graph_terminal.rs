@@ -1,5 +1,6 @@
 //! A space of heads and dims as text, for `hanas graph show`: what [`super::graph_space`] draws.
 
+use super::graph_space::line_text;
 use super::terminal::Look;
 use crate::space::hgnas::GraphSpace;
 use crate::space::partition::point_text;
@@ -65,10 +66,9 @@ fn scatter(space: &GraphSpace, look: Look) -> String {
         put(choice.chosen.x, choice.chosen.m_ns, Place::Chosen);
     }
     let mut text = format!(
-        "{}: latency of a whole graph; f(x) = {:.4} x + {:.2} {unit}, r2 {:.3}\n",
+        "{}: latency of a whole graph; f(x) = {}, r2 {:.3}\n",
         space.graph,
-        fit.k_ns / unit_ns,
-        fit.b_ns / unit_ns,
+        line_text(fit, unit, unit_ns),
         space.selection.fitted.r2,
     );
     for (row, places) in places.iter().enumerate().rev() {
