@@ -8,11 +8,11 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use hanas::data::graph::{GraphData, load as load_graph};
-use hanas::data::planted::graph as planted;
+use hanas::data::planted::{self, Planted};
 use hanas::data::{npz, planetoid};
 use hanas::link::session::Timeouts;
 use hanas::link::{DeviceUrl, Session};
-use hanas::task::graph::{GraphSet, GraphSizes};
+use hanas::task::graph::GraphSet;
 use hanas::train::child::ChildConfig;
 use hanas::train::gnn::ChildTrainer;
 use hanas_models::gnn::graph::{Graph, SparseRows};
@@ -207,7 +207,7 @@ fn both_readings_of_softmax_and_pools() {
 /// Accuracy on the device is the trained one, to the node.
 #[test]
 fn a_trained_net_says_on_the_device_what_it_was_trained_to() {
-    let data = planted(1).unwrap();
+    let data = planted::graph(1).unwrap();
     let layers = ["gat_sym/max/tanh/4x8", "cos/mean/linear/2x4"].map(|text| text.parse().unwrap());
     let net = GnnNet::new(data.features.width(), data.classes, layers.to_vec());
     let config = ChildConfig { epochs: 40, ..ChildConfig::default() };
@@ -238,8 +238,7 @@ fn the_published_data_sets_read_the_same_from_both_formats() {
         let name = set.name();
         let archive = npz::read(&folder.join("planetoid-npz").join(format!("{name}.npz"))).unwrap();
         let original = planetoid::read(&folder.join("planetoid"), name).unwrap();
-        let sizes = GraphSizes { features: archive.features.width(), classes: archive.classes };
-        assert_eq!(Some(sizes), set.sizes());
+        assert_eq!(Some(archive.sizes()), set.sizes());
         assert_eq!(archive.graph, original.graph, "{name}");
         assert_eq!(archive.labels, original.labels, "{name}");
         assert_eq!(archive.split, original.split, "{name}");
@@ -254,7 +253,15 @@ fn the_published_data_sets_read_the_same_from_both_formats() {
 #[test]
 fn whole_nets_on_cora() {
     let Some(folder) = planetoid_folder("whole nets on Cora") else { return };
-    let data: GraphData = load_graph(&GraphSet::Cora, &folder).unwrap();
+    whole_nets(&load_graph(&GraphSet::Cora, &folder).unwrap());
+}
+
+#[test]
+fn whole_nets_on_a_graph_of_coras_size() {
+    whole_nets(&planted::planted(&Planted::CORA_SIZED, 1).unwrap());
+}
+
+fn whole_nets(data: &GraphData) {
     let mut bench = Bench::new(&data.graph, &data.features);
     let nets = [
         ["gat/sum/elu/8x8", "gat/sum/linear/1x7"],

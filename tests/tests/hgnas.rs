@@ -148,6 +148,36 @@ fn a_graph_net_goes_all_the_way() {
     assert!(profile.stderr.contains("hanas graph profile --task planted-gnn"), "{}", profile.stderr);
 }
 
+/// The paper's reading, space and limit: the controller knows nothing of the limit, and nets that are drawn
+/// after the search are measured against it.
+#[test]
+fn the_papers_mode_goes_all_the_way_under_a_limit() {
+    let host = Host::default();
+    let agent = Agent::serve(&["--tcp", "127.0.0.1:0"]);
+    let mode = ["--mode", "paper"];
+    let few = ["--pairs", "84", "--samples", "4", "--allow-noisy", "--device", agent.url()];
+    let profiled = host.run(&[&["graph", "profile"], &TASK[..], &mode, &few[..]].concat());
+    assert_eq!(profiled.code, Some(0), "{}", profiled.stderr);
+    let space = host.json(&[&["graph", "space"], &TASK[..], &mode].concat());
+    assert_eq!(space["choices"].as_array().unwrap().len(), 42);
+    let found = host.json(&search(agent.url(), "run", &["--paper", "--limit", "10s", "--samples", "5"]));
+    let begun = read(&host.path("run/run.json"));
+    assert_eq!(
+        (&begun["drawn_limit_ns"], &begun["settings"]["reward"]["limit_ns"]),
+        (&1e10.into(), &Value::Null)
+    );
+    assert_eq!(begun["space"]["sizes"]["heads_only"], false);
+    assert_eq!(lines(&host.path("run/search.jsonl")), 5);
+    // More than the five that stand trial elsewhere: all that keep the limit.
+    let finalists = found["net"]["finalists"].as_array().unwrap();
+    assert!(finalists.len() > 5, "{found}");
+    let trainings = |of: &Value, name: &str| of[name].as_array().map_or(0, Vec::len);
+    assert_eq!((trainings(&finalists[0], "chosen_by"), trainings(&finalists[0], "scores")), (1, 2));
+    assert!(finalists[1..].iter().all(|of| trainings(of, "scores") == 1));
+    assert_eq!((&found["net"]["limit_ns"], &found["verify"]["within_limit"]), (&1e10.into(), &true.into()));
+    assert_eq!(found["verify"]["device_accuracy"], found["verify"]["trained_accuracy"]);
+}
+
 /// A graph of a user's own goes the way of the known ones, by the name of its file.
 #[test]
 fn a_graph_of_ones_own_is_profiled_and_searched() {
@@ -189,7 +219,7 @@ fn a_graph_of_ones_own_is_profiled_and_searched() {
     // And another graph does not pass for a published one.
     fs::rename(host.path("my_graph.npz"), host.path("cora.npz")).unwrap();
     let passed = ["graph", "profile", "--task", "cora-gnn", "--data", ".", "--device", agent.url()];
-    assert!(host.run(&passed).complaint(1).contains("cora.npz holds 12 features and 3 classes"));
+    assert!(host.run(&passed).complaint(1).contains(" edges, 12 features, 3 classes and a split of "));
 }
 
 /// What one run measured another does not measure again: no two measurements give 60 equal times.

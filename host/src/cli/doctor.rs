@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::context::{DeviceArg, Global, RUN_TIMEOUT};
 use super::output::{Format, Table, json, text};
 use super::sampling::SamplingArgs;
-use super::{Interrupted, bench, device};
+use super::{Interrupted, Usage, bench, device};
 use crate::latency::verdict::{Evidence, judge};
 use crate::latency::{Statistic, estimate};
 use crate::link::probe;
@@ -23,7 +23,7 @@ pub(super) struct DoctorArgs {
     /// A device to examine as well: a name or an address
     #[arg(value_name = "DEVICE")]
     examined: Option<String>,
-    /// The same, where DEVICE is not given
+    /// The same
     #[arg(long, short, env = "HANAS_DEVICE", value_name = "DEVICE")]
     device: Option<String>,
     /// Seconds to wait while another session holds the device
@@ -52,6 +52,13 @@ struct Findings {
 
 /// Runs the command.
 pub(super) fn run(global: &Global, args: &DoctorArgs) -> anyhow::Result<()> {
+    if let (Some(examined), Some(device)) = (&args.examined, &args.device)
+        && examined != device
+        && std::env::var_os("HANAS_DEVICE").is_none_or(|name| name != device.as_str())
+    {
+        let both = format!("{examined} and --device {device} are two devices; name one");
+        return Err(Usage(both).into());
+    }
     let mut findings = host(global);
     let examined = match args.examined.as_ref().or(args.device.as_ref()) {
         Some(device) => {

@@ -152,7 +152,7 @@ mod tests {
         for seeds in [&[][..], &[3, 1, 3]] {
             assert_eq!(super::super::exit_code(&distinct("--seeds", seeds).unwrap_err()), 2);
         }
-        for more in [["--epochs", "0"], ["--retrain", "5,3"]] {
+        for more in [["--epochs", "0"], ["--retrain", "5,0"]] {
             let plans = plans(&parse(&[&["--"], &more[..]].concat())).unwrap();
             assert_eq!(super::super::exit_code(&line(&plans[0]).unwrap_err()), 2, "{more:?}");
         }

@@ -62,6 +62,8 @@ pub(super) struct Against {
     /// Success as registered, of the arms that it is registered for; a net over its limit is none, and a seed
     /// without a net of the arm or the control leaves none.
     pub(super) success: Option<bool>,
+    /// Whether a latency of the arm's or the control's is doubted or was measured apart.
+    pub(super) doubted: bool,
 }
 
 impl Against {
@@ -71,6 +73,7 @@ impl Against {
         let gain = contrast.accuracy;
         let log_speedup = Mean { mean: -contrast.log_latency.mean, ..contrast.log_latency };
         let surely = |mean: Mean| mean.half.is_some_and(|half| mean.mean > half);
+        let doubted = outcomes.iter().any(|of| of.noisy && (of.arm == arm || of.arm == control));
         let kept = outcomes.iter().all(|of| of.arm != arm || !of.over_budget);
         let reached = if limited {
             gain.mean >= GAIN && surely(gain) && kept
@@ -79,7 +82,7 @@ impl Against {
         };
         let whole = contrast.seeds == seeds.len();
         let success = (arm.split('-').next() == Some(REGISTERED)).then_some(reached && whole);
-        Some(Self { control: control.to_owned(), gain, log_speedup, success })
+        Some(Self { control: control.to_owned(), gain, log_speedup, success, doubted })
     }
 }
 
@@ -91,7 +94,7 @@ pub(super) fn summaries(arms: &[(&str, &str)], seeds: &[u64], rows: &[Row]) -> V
         seed: row.seed,
         accuracy: row.test,
         latency_ns: row.measured_ns,
-        noisy: !row.trustworthy,
+        noisy: !row.trustworthy || !row.in_turns,
         over_budget: row.within_limit == Some(false),
     };
     let outcomes: Vec<Outcome> = rows.iter().map(outcome).collect();
@@ -174,7 +177,12 @@ pub(super) fn arms_table(arms: &[Summary]) -> Table {
         let mut cells = vec![arm.clone(), seeds.to_string()];
         cells.extend([interval(*test, &percent), interval(*log_ms, &f64::exp)]);
         cells.extend(against.as_ref().map_or_else(Default::default, |of| {
-            let success = of.success.map_or("", |success| if success { "yes" } else { "no" });
+            let success = match of.success {
+                Some(true) if of.doubted => "yes, by doubted latencies",
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "",
+            };
             let faster = interval(of.log_speedup, &f64::exp);
             [of.control.clone(), interval(of.gain, &percent), faster, success.to_owned()]
         }));
@@ -272,5 +280,10 @@ mod tests {
         assert_eq!(success(&control, &both), Some(true));
         assert_eq!(success(&control, &both[..2]), Some(false));
         assert_eq!(success(&control[1..], &both), Some(false));
+        let apart = Row { in_turns: false, ..control[0].clone() };
+        let told =
+            |control: &[Row]| arms_table(&summaries(&ARMS, &[1, 2, 3], &[control, &both].concat())).to_csv();
+        assert!(told(&control).ends_with(",yes\n"), "{}", told(&control));
+        assert!(told(&[&[apart], &control[1..]].concat()).contains("yes, by doubted latencies"));
     }
 }

@@ -178,7 +178,8 @@ fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
     let task = &args.task.task;
     let mut store = global.existing_store()?;
     let device = stored_device(&store, args.device.as_deref(), &task.name, BATCH)?;
-    let clock_resolution_ns = store.device(device)?.map_or(1, |device| device.clock_resolution_ns);
+    let board = store.device(device)?;
+    let clock_resolution_ns = board.as_ref().map_or(1, |board| board.clock_resolution_ns);
     let settings = args.task.settings(clock_resolution_ns);
     let (query, samples) = args.trust.samples(&store, query(device, &task.name))?;
     let space = GraphSpace::build(task.data.name(), &samples, settings)?;
@@ -188,7 +189,11 @@ fn space(global: &Global, args: &SpaceArgs) -> anyhow::Result<()> {
     match global.format {
         Format::Json => json(&space),
         Format::Csv => text(&choices(&space).to_csv()),
-        Format::Text => text(&format!("{}{}\n", choices(&space).to_text(), space.summary())),
+        Format::Text => {
+            let board = board.map_or_else(String::new, |board| board.name);
+            let heading = heading(&board, task, space.settings.reading);
+            text(&format!("{heading}\n{}{}\n", choices(&space).to_text(), space.summary()))
+        }
     }
 }
 

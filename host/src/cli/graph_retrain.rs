@@ -5,6 +5,7 @@ use std::path::Path;
 use hanas_models::gnn::layout::OnGraph;
 use hanas_models::gnn::onnx::{Placement, lower};
 use hanas_models::onnx::Init;
+use hanas_proto::Bytes;
 use serde::Serialize;
 
 use super::context::Global;
@@ -20,6 +21,7 @@ use crate::search::hgnas::explore::Score;
 use crate::search::hgnas::finals::Spread;
 use crate::search::hgnas::problem::{portion, prepare, trained};
 use crate::search::hgnas::record::GnnRunRecord;
+use crate::search::progress::peak_memory_bytes;
 use crate::search::run::{RunDir, SCHEMA_VERSION, write_whole};
 use crate::train::child::ChildConfig;
 use crate::train::record::GraphTrainRecord;
@@ -46,16 +48,17 @@ struct Plan {
 }
 
 impl Plan {
-    /// Unchanged, the trainings are those of the search's final, whose scores the run holds.
+    /// Unchanged, the trainings are those of the search's end, whose scores the run holds.
     fn new(run: &GraphRun, search_seed: u64, changes: Changes) -> Self {
         let mut config = run.child;
         if changes.paper {
             config = ChildConfig { epochs: ChildConfig::paper().epochs, patience: None, ..config };
         }
         config.epochs = changes.epochs.unwrap_or(config.epochs);
-        let own_seed = search_seed.wrapping_add(1);
+        let best = run.net.finalists.first();
+        let own_seed = best.map_or(search_seed.wrapping_add(1), |best| best.first_seed(search_seed));
         let first_seed = changes.seed.unwrap_or(own_seed);
-        let found = run.net.finalists.first().map_or_else(Vec::new, |first| first.scores.clone());
+        let found = best.map_or_else(Vec::new, |best| best.scores.clone());
         let known = if config == run.child && first_seed == own_seed { found } else { Vec::new() };
         let runs = changes.runs.unwrap_or(known.len().max(1) as u64);
         Self { config, first_seed, runs, known: known.into_iter().take(runs as usize).collect() }
@@ -68,6 +71,7 @@ struct Outcome<'a> {
     net: &'a str,
     #[serde(flatten)]
     record: GraphTrainRecord,
+    peak_memory_bytes: u64,
 }
 
 /// Runs the command.
@@ -80,7 +84,8 @@ pub(super) fn run(
     let run = GraphRun::open(dir)?;
     let data = run.data(folder)?;
     let record = retrain(global, &run, &data, changes)?;
-    let outcome = Outcome { run: dir.path(), net: &run.net.summary, record };
+    let peak_memory_bytes = peak_memory_bytes();
+    let outcome = Outcome { run: dir.path(), net: &run.net.summary, record, peak_memory_bytes };
     print(global, &outcome)
 }
 
@@ -95,6 +100,9 @@ pub(super) fn retrain(
     let Plan { config, first_seed, runs, known: mut scores } = Plan::new(run, search_seed, changes);
     config.check().map_err(super::Usage)?;
     let mut trainer = Trainer::new(data, config);
+    if let Some(why) = trainer.too_large(&run.net.net) {
+        anyhow::bail!("{why}; close other programs and give the same command again");
+    }
     if (scores.len() as u64) < runs {
         let (child, threads) = (serde_json::to_string(&config)?, trainer.threads(true));
         let setting = Setting { child, data: digest(data), threads };
@@ -146,7 +154,7 @@ fn print(global: &Global, outcome: &Outcome<'_>) -> anyhow::Result<()> {
     let GraphTrainRecord { runs, validation, test, seed, result, .. } = &outcome.record;
     let run = outcome.run.display();
     text(&format!(
-        "{}\nover {runs} training(s): validation {}, test {}\nkept seed {seed}: validation {:.2}%, test {:.2}%, at epoch {} of {}\nnext: hanas export {run}; hanas verify {run} --device ...\n",
+        "{}\nover {runs} training(s): validation {}, test {}\nkept seed {seed}: validation {:.2}%, test {:.2}%, at epoch {} of {}\npeak memory {}\nnext: hanas export {run}; hanas verify {run} --device ...\n",
         outcome.net,
         percent(*validation),
         percent(*test),
@@ -154,6 +162,7 @@ fn print(global: &Global, outcome: &Outcome<'_>) -> anyhow::Result<()> {
         100.0 * result.test_accuracy,
         result.best_epoch + 1,
         result.epochs,
+        Bytes(outcome.peak_memory_bytes),
     ))
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::Usage;
 use super::context::{DeviceArg, Global};
+use super::gnn::Trainer;
 use super::graph::TaskArgs;
 use super::graph_answers::test_accuracy;
 use super::output::{Format, json, text};
@@ -69,6 +70,9 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     config.check().map_err(Usage)?;
     let data = args.task.load(args.data.as_deref())?;
     let net = GnnNet::new(data.features.width(), data.classes, args.layers.clone());
+    if let Some(why) = Trainer::new(&data, config).too_large(&net) {
+        anyhow::bail!("{why}; close other programs, or take fewer heads or a smaller dim");
+    }
     let mut progress = Progress::new("epochs", u64::from(config.epochs), global.quiet);
     let mut tell = |epochs: u32, loss: f64| progress.at(u64::from(epochs), &format!("loss {loss:.3}"));
     let (result, weights) = ChildTrainer::new(&data).train_told(&net, &config, args.seed, &mut tell)?;

@@ -162,7 +162,8 @@ pub(super) struct HgnasArgs {
     /// Epochs without a lower validation loss after which a child's training ends [default: 20, with --paper never]
     #[arg(long)]
     patience: Option<u32>,
-    /// Trainings of each of the 5 finalists, and of the best of them [default: 3,10; with --paper 20,100]
+    /// Trainings of each of the 5 finalists, and of the best of them after it was chosen [default: 3,10; with --paper
+    /// 20,100]
     #[arg(long, value_name = "N,N", value_delimiter = ',', num_args = 1)]
     retrain: Vec<u64>,
     /// The paper's settings instead of the scaled ones
@@ -203,13 +204,8 @@ impl HgnasArgs {
         let plan = if self.paper { FinalConfig::PAPER } else { FinalConfig::SCALED };
         match self.retrain[..] {
             [] => Ok(plan),
-            [runs, final_runs] if runs > 0 && final_runs >= runs => {
-                Ok(FinalConfig { runs, final_runs, ..plan })
-            }
-            _ => {
-                Err(Usage("--retrain takes two numbers, the second no smaller, such as 3,10".to_owned())
-                    .into())
-            }
+            [runs, final_runs] if runs > 0 && final_runs > 0 => Ok(FinalConfig { runs, final_runs, ..plan }),
+            _ => Err(Usage("--retrain takes two numbers above 0, such as 3,10".to_owned()).into()),
         }
     }
 

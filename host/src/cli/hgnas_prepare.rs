@@ -79,7 +79,8 @@ pub(super) fn prepare(
     };
     let (measured, predictor) = predicted(global, args, data, &subject, &space, turns)?;
     let (reward, limit_ns) = reward(args, &measured)?;
-    if let Some(limit_ns) = limit_ns {
+    // In paper mode nets within the limit are found by measuring.
+    if let (Some(limit_ns), false) = (limit_ns, args.paper) {
         reachable(&space, limit_ns, &predictor, args.seed)?;
     }
     let record = GnnRunRecord {
@@ -222,7 +223,7 @@ fn predicted(
     turns: &Turns,
 ) -> anyhow::Result<(Measured, Predictor)> {
     let reading = args.child().reading;
-    let decides = args.reward == RewardArg::Latency || args.limit.is_some();
+    let decides = args.reward == RewardArg::Latency || (args.limit.is_some() && !args.paper);
     let mut count = args.latency_nets();
     loop {
         let measured = {

@@ -143,6 +143,18 @@ impl GraphData {
         self.graph.nodes()
     }
 
+    /// Its sizes.
+    #[must_use]
+    pub fn sizes(&self) -> GraphSizes {
+        GraphSizes {
+            nodes: self.nodes(),
+            edges: self.graph.edges().len(),
+            features: self.features.width(),
+            classes: self.classes,
+            split: self.split.parts().map(|(_, part)| part.len()),
+        }
+    }
+
     /// Classes of nodes that all have one, as a split's do.
     #[must_use]
     pub fn classes_of(&self, nodes: &[u32]) -> Vec<u32> {
@@ -239,7 +251,7 @@ fn published(set: &GraphSet, folder: &Path) -> Result<GraphData, DataError> {
     } else {
         return Err(DataError::NoGraph { folder: folder.to_owned(), name: name.to_owned() });
     };
-    let holds = GraphSizes { features: data.features.width(), classes: data.classes };
+    let holds = data.sizes();
     match set.sizes() {
         Some(wants) if wants != holds => {
             Err(DataError::OtherGraph { path, name: name.to_owned(), holds, wants })
@@ -321,8 +333,12 @@ mod tests {
         let data = load(&own, folder.path()).unwrap();
         assert_eq!((data.nodes(), data.features.width(), data.classes), (4, 2, 2));
         let wrong = load(&GraphSet::Cora, folder.path()).unwrap_err().to_string();
-        let said = "cora.npz holds 2 features and 2 classes, and cora has 1433 features and 7 classes";
-        assert!(wrong.contains(said) && wrong.contains("--task mine-gnn"), "{wrong}");
+        let said = [
+            "cora.npz holds 4 nodes, ",
+            " edges, 2 features, 2 classes and ",
+            "; cora has 2708 nodes, 5278 edges, 1433 features, 7 classes and a split of 140, 500 and 1000 nodes",
+        ];
+        assert!(said.iter().all(|part| wrong.contains(part)) && wrong.contains("--task mine-gnn"), "{wrong}");
         let missing = load(&GraphSet::Pubmed, folder.path()).unwrap_err().to_string();
         assert!(missing.contains("neither pubmed.npz nor ind.pubmed.x"), "{missing}");
     }

@@ -31,6 +31,11 @@ pub mod planted;
 pub mod shapes;
 pub mod stream;
 
+/// What to do about a file that cannot be read.
+fn mend(source: &std::io::Error) -> &'static str {
+    if source.kind() == std::io::ErrorKind::NotFound { "fetch it as well" } else { "check its permissions" }
+}
+
 /// A data set that cannot be read or cut as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -45,7 +50,7 @@ pub enum DataError {
         set: &'static str,
     },
     /// A file cannot be read.
-    #[error("cannot read {path}: {source}; check its permissions", path = path.display())]
+    #[error("cannot read {path}: {source}; {mend}", path = path.display(), mend = mend(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -155,7 +160,7 @@ pub enum DataError {
         name: String,
     },
     /// A file under the name of a known graph that holds another.
-    #[error("{path} holds {holds}, and {name} has {wants}; give a graph of your own another name, such as mine.npz and --task mine-gnn", path = path.display())]
+    #[error("{path} holds {holds}; {name} has {wants}; give a graph of your own another name, such as mine.npz and --task mine-gnn", path = path.display())]
     OtherGraph {
         /// The file.
         path: PathBuf,

@@ -35,30 +35,39 @@ pub const NAMED_TASKS: &str = "cora-gnn, citeseer-gnn, pubmed-gnn or planted-gnn
 /// Longest name of a user's own graph.
 const LONGEST_NAME: usize = 64;
 
-/// What nets on a graph take in and tell apart.
+/// What a published graph is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GraphSizes {
+    /// Nodes.
+    pub nodes: u32,
+    /// Edges, each once, without loops.
+    pub edges: usize,
     /// Features of a node.
     pub features: u32,
     /// Classes.
     pub classes: u32,
+    /// Nodes that train, choose and test.
+    pub split: [usize; 3],
 }
 
 impl GraphSizes {
     /// Of [`GraphSet::Cora`].
-    pub const CORA: Self = Self { features: 1_433, classes: 7 };
+    pub const CORA: Self =
+        Self { nodes: 2_708, edges: 5_278, features: 1_433, classes: 7, split: [140, 500, 1_000] };
     /// Of [`GraphSet::Citeseer`].
-    pub const CITESEER: Self = Self { features: 3_703, classes: 6 };
+    pub const CITESEER: Self =
+        Self { nodes: 3_327, edges: 4_552, features: 3_703, classes: 6, split: [120, 500, 1_000] };
     /// Of [`GraphSet::Pubmed`].
-    pub const PUBMED: Self = Self { features: 500, classes: 3 };
-    /// Of [`GraphSet::Planted`].
-    pub const PLANTED: Self = Self { features: 64, classes: 4 };
+    pub const PUBMED: Self =
+        Self { nodes: 19_717, edges: 44_324, features: 500, classes: 3, split: [60, 500, 1_000] };
 }
 
 impl fmt::Display for GraphSizes {
-    /// `1433 features and 7 classes`.
+    /// `2708 nodes, 5278 edges, 1433 features, 7 classes and a split of 140, 500 and 1000 nodes`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} features and {} classes", self.features, self.classes)
+        let Self { nodes, edges, features, classes, split: [train, val, test] } = self;
+        write!(f, "{nodes} nodes, {edges} edges, {features} features, {classes} classes ")?;
+        write!(f, "and a split of {train}, {val} and {test} nodes")
     }
 }
 
@@ -78,15 +87,14 @@ impl GraphSet {
         }
     }
 
-    /// Its sizes; none of a user's own, whose file says them.
+    /// Its sizes; none of a user's own, whose file says them, and of the procedural one, which is made and not read.
     #[must_use]
     pub const fn sizes(&self) -> Option<GraphSizes> {
         match self {
             Self::Cora => Some(GraphSizes::CORA),
             Self::Citeseer => Some(GraphSizes::CITESEER),
             Self::Pubmed => Some(GraphSizes::PUBMED),
-            Self::Planted => Some(GraphSizes::PLANTED),
-            Self::Own(_) => None,
+            Self::Planted | Self::Own(_) => None,
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn within(
         let measured_ns = measure(&net).map_err(SearchError::Problem)?;
         nearest = nearest.min(measured_ns);
         if measured_ns <= limit_ns {
-            found.push(Finalist { net, predicted_ns, measured_ns, scores: Vec::new() });
+            found.push(Finalist::new(net, predicted_ns, measured_ns));
         }
     }
     if found.is_empty() {

@@ -2,7 +2,7 @@
 //! and the luckiest of many trials is luckier than it is good.
 //!
 //! In: trials. Out: finalists in the order of their mean validation accuracy, the first of them with the
-//! mean and deviation that are reported. A net whose measured latency exceeds the limit is no finalist,
+//! mean and deviation that are reported, which are of trainings after it was chosen. A net whose measured latency exceeds the limit is no finalist,
 //! whatever was predicted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +31,7 @@ pub struct FinalConfig {
     pub finalists: usize,
     /// Trainings of each.
     pub runs: u64,
-    /// Trainings of the best of them.
+    /// Trainings of the best of them, once it is chosen.
     pub final_runs: u64,
 }
 
@@ -51,8 +51,12 @@ pub struct Finalist {
     pub predicted_ns: f64,
     /// Latency as measured, ns.
     pub measured_ns: f64,
-    /// One score a training.
+    /// One score a training; of the best, a training after it was chosen.
     pub scores: Vec<Score>,
+    /// Of the best, the scores that it was chosen by, which would bring their luck into the mean. Runs of
+    /// earlier versions have them among the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chosen_by: Vec<Score>,
 }
 
 /// A mean and the sample's standard deviation.
@@ -76,6 +80,18 @@ impl Spread {
 }
 
 impl Finalist {
+    /// One that is yet to be trained.
+    #[must_use]
+    pub const fn new(net: GnnNet, predicted_ns: f64, measured_ns: f64) -> Self {
+        Self { net, predicted_ns, measured_ns, scores: Vec::new(), chosen_by: Vec::new() }
+    }
+
+    /// Seed of the first of its scores, in a search under `search_seed`; the next have the seeds after it.
+    #[must_use]
+    pub const fn first_seed(&self, search_seed: u64) -> u64 {
+        training_seed(search_seed, self.chosen_by.len() as u64)
+    }
+
     /// Validation accuracy over its trainings.
     #[must_use]
     pub fn validation(&self) -> Option<Spread> {
@@ -121,7 +137,7 @@ pub fn choose(
         // Infinite where the device cannot run it.
         if measured_ns.is_finite() && measured_ns <= limit {
             let predicted_ns = trial.latency_ns;
-            found.push(Finalist { net, predicted_ns, measured_ns, scores: Vec::new() });
+            found.push(Finalist::new(net, predicted_ns, measured_ns));
         }
     }
     if found.is_empty() {
@@ -168,12 +184,15 @@ impl Jury<'_> {
         config: &FinalConfig,
         seed: u64,
     ) -> Result<Vec<Finalist>, SearchError> {
-        let again = config.runs..config.final_runs;
+        let again = config.runs..config.runs + config.final_runs;
         let mut progress = (0, finalists.len() * config.runs as usize + again.clone().count());
         let each = (0..finalists.len()).flat_map(|place| (0..config.runs).map(move |run| (place, run)));
         self.train(&mut finalists, &each.collect::<Vec<_>>(), seed, &mut progress)?;
         let mean = |finalist: &Finalist| finalist.validation().map_or(0.0, |spread| spread.mean);
         finalists.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+        if let Some(best) = finalists.first_mut() {
+            best.chosen_by = std::mem::take(&mut best.scores);
+        }
         self.train(&mut finalists, &again.map(|run| (0, run)).collect::<Vec<_>>(), seed, &mut progress)?;
         Ok(finalists)
     }
@@ -187,10 +206,9 @@ impl Jury<'_> {
         (done, total): &mut (usize, usize),
     ) -> Result<(), SearchError> {
         for some in trainings.chunks(portion(self.scorer)) {
-            // The search's own training chose the net: it would bring its luck along.
             let training = |&(place, run): &(usize, u64)| {
                 let finalist: &Finalist = &finalists[place];
-                (finalist.net.clone(), seed.wrapping_add(1 + run))
+                (finalist.net.clone(), training_seed(seed, run))
             };
             let nets: Vec<(GnnNet, u64)> = some.iter().map(training).collect();
             prepare(&nets, self.scorer, self.cache, self.monitor.stop).map_err(SearchError::Problem)?;
@@ -206,6 +224,12 @@ impl Jury<'_> {
         }
         Ok(())
     }
+}
+
+/// Seed of a finalist's training number `run`. Not the search's own: that training chose the net, and would bring
+/// its luck along.
+const fn training_seed(search_seed: u64, run: u64) -> u64 {
+    search_seed.wrapping_add(1 + run)
 }
 
 #[cfg(test)]
@@ -234,7 +258,7 @@ mod tests {
         let space = GnnSpace::graphnas(50, 3);
         let found = choose(&space, &trials, Some(limit_ns), &CONFIG, &mut measure, &stop)
             .and_then(|chosen| jury.decide(chosen, &CONFIG, 1));
-        assert!(told.iter().enumerate().all(|(place, &told)| told == (place + 1, 12)), "{told:?}");
+        assert!(told.iter().enumerate().all(|(place, &told)| told == (place + 1, 15)), "{told:?}");
         (found, formula.trained)
     }
 
@@ -242,12 +266,14 @@ mod tests {
     fn finalists_are_measured_within_the_limit_and_trained_anew() {
         let (found, trained) = decide(1.2, 1e6);
         let found = found.unwrap();
-        assert_eq!((found.len(), trained), (3, 2 * 3 + 6));
+        assert_eq!((found.len(), trained), (3, 3 * 3 + 6));
         assert!(found.iter().all(|of| of.measured_ns <= 1e6 && of.measured_ns > of.predicted_ns));
         assert_eq!(found.iter().map(|of| of.scores.len()).collect::<Vec<_>>(), [6, 3, 3]);
+        assert_eq!(found.iter().map(|of| of.chosen_by.len()).collect::<Vec<_>>(), [3, 0, 0]);
+        assert_eq!((found[0].first_seed(1), found[1].first_seed(1)), (5, 2));
         let means: Vec<f64> = found.iter().map(|of| of.validation().unwrap().mean).collect();
         assert!(means[0] >= means[1] - 1e-12 && means[1] >= means[2] - 1e-12, "{means:?}");
-        // Seeds 2 to 7 are each of the three lucks twice.
+        // Seeds 5 to 10 are each of the three lucks twice.
         assert!((found[0].test().unwrap().sd - 0.005 * (4.0f64 / 5.0).sqrt()).abs() < 1e-9);
     }
 

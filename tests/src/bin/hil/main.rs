@@ -83,8 +83,8 @@ fn run(names: &[String]) -> Result<usize> {
 /// All checks, in the order in which a board that is set up anew fails them.
 fn check(board: &Board, task: &Path) -> Result<()> {
     let url: DeviceUrl = board.device.parse()?;
-    let _agent = board.start.as_deref().map(Agent::start).transpose()?;
-    handshake(&url, &board.expect, board.start.is_some()).context("handshake")?;
+    let mut agent = board.start.as_deref().map(Agent::start).transpose()?;
+    handshake(&url, &board.expect, agent.as_mut()).context("handshake")?;
     let host = Host::default();
     let device = board.device.as_str();
     round_trip(&host, device).context("round trip")?;
@@ -110,10 +110,17 @@ impl Agent {
             .current_dir(root)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start '{command}'"))?;
         Ok(Self(child))
+    }
+
+    /// Refuses one that failed: whoever answers then is another. A command may well end that starts an agent elsewhere.
+    fn check(&mut self) -> Result<()> {
+        match self.0.try_wait()? {
+            Some(status) if !status.success() => bail!("the command of `start` failed: {status}"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -135,11 +142,13 @@ fn told(what: &str, found: &str) {
     println!("  {what:<11} {found}");
 }
 
-fn handshake(url: &DeviceUrl, expect: &Expect, was_started: bool) -> Result<()> {
+fn handshake(url: &DeviceUrl, expect: &Expect, mut agent: Option<&mut Agent>) -> Result<()> {
     let start = Instant::now();
     let session = loop {
-        match Session::open(url, Timeouts::default()) {
-            Err(_) if was_started && start.elapsed() < START => sleep(Duration::from_millis(100)),
+        let opened = Session::open(url, Timeouts::default());
+        agent.as_deref_mut().map_or(Ok(()), Agent::check)?;
+        match opened {
+            Err(_) if agent.is_some() && start.elapsed() < START => sleep(Duration::from_millis(100)),
             opened => break opened?,
         }
     };
