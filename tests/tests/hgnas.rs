@@ -160,22 +160,25 @@ fn the_papers_mode_goes_all_the_way_under_a_limit() {
     assert_eq!(profiled.code, Some(0), "{}", profiled.stderr);
     let space = host.json(&[&["graph", "space"], &TASK[..], &mode].concat());
     assert_eq!(space["choices"].as_array().unwrap().len(), 42);
-    let found = host.json(&search(agent.url(), "run", &["--paper", "--limit", "10s", "--samples", "5"]));
-    let begun = read(&host.path("run/run.json"));
-    assert_eq!(
-        (&begun["drawn_limit_ns"], &begun["settings"]["reward"]["limit_ns"]),
-        (&1e10.into(), &Value::Null)
-    );
+    let words = search(agent.url(), "run", &["--paper", "--limit", "q30", "--samples", "5"]);
+    let searched = host.run(&words);
+    // The net may be slower at the end than when it was chosen: that is told, and what was found is kept.
+    let done = searched.code == Some(0) || searched.complaint(1).contains("over its limit");
+    assert!(done, "{}", searched.stderr);
+    let record = |name: &str| read(&host.path(&format!("run/{name}.json")));
+    let (begun, net, verify) = (record("run"), record("net"), record("verify"));
+    let limit = begun["drawn_limit_ns"].as_f64().unwrap();
+    assert_eq!(begun["settings"]["reward"]["limit_ns"], Value::Null);
     assert_eq!(begun["space"]["sizes"]["heads_only"], false);
     assert_eq!(lines(&host.path("run/search.jsonl")), 5);
-    // More than the five that stand trial elsewhere: all that keep the limit.
-    let finalists = found["net"]["finalists"].as_array().unwrap();
-    assert!(finalists.len() > 5, "{found}");
+    // All that were measured within the limit, and not the five that stand trial elsewhere.
+    let finalists = net["finalists"].as_array().unwrap();
+    assert!(finalists.len() > 5, "{net}");
+    assert!(finalists.iter().all(|of| of["measured_ns"].as_f64().unwrap() <= limit), "{net}");
     let trainings = |of: &Value, name: &str| of[name].as_array().map_or(0, Vec::len);
     assert_eq!((trainings(&finalists[0], "chosen_by"), trainings(&finalists[0], "scores")), (1, 2));
     assert!(finalists[1..].iter().all(|of| trainings(of, "scores") == 1));
-    assert_eq!((&found["net"]["limit_ns"], &found["verify"]["within_limit"]), (&1e10.into(), &true.into()));
-    assert_eq!(found["verify"]["device_accuracy"], found["verify"]["trained_accuracy"]);
+    assert_eq!(verify["device_accuracy"], verify["trained_accuracy"]);
 }
 
 /// A graph of a user's own goes the way of the known ones, by the name of its file.

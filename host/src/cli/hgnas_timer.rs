@@ -60,7 +60,7 @@ impl<'s> GnnTimer<'s> {
     }
 }
 
-/// Times a search's finalists, each in turns with the reference net.
+/// Times a search's finalists in turns with the reference net.
 pub(super) struct FinalTimer<'t, 's> {
     timer: &'t mut GnnTimer<'s>,
     pace: Pace,
@@ -75,22 +75,20 @@ impl<'t, 's> FinalTimer<'t, 's> {
 
     /// A net's latency as it is undisturbed, ns; infinite, with a note, where the device cannot run it.
     pub(super) fn measure_ns(&mut self, net: &GnnNet) -> anyhow::Result<f64> {
-        let mut failure = None;
-        let ns = self.pace.undisturbed(|| {
-            let (of, reference_ns) = self.timer.measure(std::slice::from_ref(net), &self.sampling)?;
-            let ns = match of.into_iter().next() {
-                Some(Ok(ns)) => ns,
-                Some(Err(reason)) => {
-                    failure = Some(reason);
-                    f64::INFINITY
-                }
-                None => f64::INFINITY,
-            };
-            Ok((ns, reference_ns))
-        })?;
-        if let (false, Some(reason)) = (ns.is_finite(), failure) {
-            eprintln!("note: the device cannot run {}: {reason}", key(net));
-        }
-        Ok(ns)
+        let found = self.measure_all_ns(std::slice::from_ref(net))?;
+        Ok(found.into_iter().next().unwrap_or(f64::INFINITY))
+    }
+
+    /// The same of several nets, in turns with each other as well: what a slow spell takes is waited for once.
+    pub(super) fn measure_all_ns(&mut self, nets: &[GnnNet]) -> anyhow::Result<Vec<f64>> {
+        let found = self.pace.settled(|| self.timer.measure(nets, &self.sampling))?;
+        let latency = |(net, of): (&GnnNet, &Timed)| match of {
+            Ok(ns) => found.corrected(*ns),
+            Err(reason) => {
+                eprintln!("note: the device cannot run {}: {reason}", key(net));
+                f64::INFINITY
+            }
+        };
+        Ok(nets.iter().zip(&found.measured).map(latency).collect())
     }
 }

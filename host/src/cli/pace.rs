@@ -98,6 +98,16 @@ impl Pace {
         &mut self,
         measure: impl FnMut() -> anyhow::Result<(f64, f64)>,
     ) -> anyhow::Result<f64> {
+        let best = self.settled(measure)?;
+        Ok(best.corrected(best.measured))
+    }
+
+    /// What was measured at the best pace; a note says where that is slow, and latencies are to be corrected.
+    #[cfg(feature = "torch")]
+    pub(super) fn settled<T>(
+        &mut self,
+        measure: impl FnMut() -> anyhow::Result<(T, f64)>,
+    ) -> anyhow::Result<Paced<T>> {
         let was_patient = self.patient;
         let best = self.best(measure)?;
         if best.is_slow() && was_patient && !interrupt::asked() {
@@ -106,7 +116,7 @@ impl Pace {
                 "note: it stays {slower:.1} times slower; latencies are corrected by that. End what else runs on it and measure the result again with `hanas verify`"
             );
         }
-        Ok(best.corrected(best.measured))
+        Ok(best)
     }
 
     /// How many times slower the device is now that its known net takes `known_ns`.

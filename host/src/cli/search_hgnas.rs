@@ -26,6 +26,7 @@ use super::turns::Turns;
 use super::watch::Watch;
 use super::{Interrupted, interrupt, search};
 use crate::data::graph::{GraphData, load};
+use crate::latency::verdict::MIN_SAMPLES;
 use crate::link::{LinkError, Session};
 use crate::profile::ProfileError;
 use crate::profile::sampling::Sampling;
@@ -44,6 +45,9 @@ use crate::search::run::{RunDir, RunError, SCHEMA_VERSION, save};
 
 /// Timed runs of a finalist and of the net that comes out.
 const FINAL_SAMPLES: u32 = 60;
+
+/// Timed runs of a net that paper mode draws after the search: there are a hundred.
+const DRAWN_SAMPLES: u32 = MIN_SAMPLES as u32;
 
 /// Runs `hanas search`.
 pub(super) fn run(global: &Global, command: &SearchCommand) -> anyhow::Result<()> {
@@ -127,7 +131,8 @@ fn verified(
     run: GraphRun,
     turns: &Turns,
 ) -> anyhow::Result<(Outcome, bool)> {
-    let asked = Asked { device: &args.device.device, data: Some(data), answers: true, sampling: sampling() };
+    let sampling = sampling(FINAL_SAMPLES);
+    let asked = Asked { device: &args.device.device, data: Some(data), answers: true, sampling };
     let (mut found, trustworthy) = {
         let _turn = turns.measure()?;
         verify(std::slice::from_ref(&run), &mut global.connect(&args.device)?, &asked)?
@@ -222,9 +227,9 @@ impl Scorer for InTurns<'_> {
     }
 }
 
-/// How a finalist and the net that comes out are timed.
-fn sampling() -> Sampling {
-    Sampling { samples: FINAL_SAMPLES, ..Sampling::default() }
+/// How a net is timed.
+fn sampling(samples: u32) -> Sampling {
+    Sampling { samples, ..Sampling::default() }
 }
 
 /// The trials' best as the device measures them; in paper mode under a limit, those within it of nets drawn anew.
@@ -237,8 +242,8 @@ fn finalists(
 ) -> anyhow::Result<Vec<Finalist>> {
     let Ground { record, measured, subject, child, predictor, .. } = ground;
     let mut timer = GnnTimer::new(session, subject, child.reading);
-    let mut timer = FinalTimer::new(&mut timer, measured.reference_ns, sampling());
-    let mut measure = |net: &GnnNet| timer.measure_ns(net).map_err(boxed);
+    let samples = if record.drawn_limit_ns.is_some() { DRAWN_SAMPLES } else { FINAL_SAMPLES };
+    let mut timer = FinalTimer::new(&mut timer, measured.reference_ns, sampling(samples));
     if let Some(limit_ns) = record.drawn_limit_ns {
         let nets = drawn::draw(&record.space, proposer, record.settings.seed).into_iter();
         // No trial told yet that these may need more memory than there is.
@@ -249,10 +254,12 @@ fn finalists(
             }
             None => true,
         };
-        let nets =
+        let nets: Vec<(GnnNet, f64)> =
             nets.filter(fits).filter_map(|net| predictor.predict_ns(&net).map(|ns| (net, ns))).collect();
-        return drawn::within(nets, limit_ns, &mut measure, interrupt::watch()).map_err(interrupted);
+        let mut measure = |nets: &[GnnNet]| timer.measure_all_ns(nets).map_err(boxed);
+        return drawn::within(&nets, limit_ns, &mut measure, interrupt::watch()).map_err(interrupted);
     }
+    let mut measure = |net: &GnnNet| timer.measure_ns(net).map_err(boxed);
     let limit_ns = record.settings.reward.limit_ns;
     choose(&record.space, trials, limit_ns, &record.finals, &mut measure, interrupt::watch())
         .map_err(interrupted)

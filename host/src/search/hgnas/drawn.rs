@@ -9,9 +9,8 @@ use hanas_models::gnn::GnnNet;
 
 use super::super::SearchError;
 use super::super::meter::Amount;
-use super::explore::Proposer;
+use super::explore::{ProblemError, Proposer};
 use super::finals::Finalist;
-use super::problem::Latency;
 use super::space::{GnnSpace, key};
 use crate::data::stream::{Purpose, stream};
 
@@ -27,25 +26,36 @@ pub fn draw(space: &GnnSpace, proposer: &mut dyn Proposer, seed: u64) -> Vec<Gnn
     drawn.filter(|net| seen.insert(key(net))).collect()
 }
 
+/// Nets that are measured in turns at once.
+const AT_ONCE: usize = 25;
+
+/// Answers with the measured latencies of nets in nanoseconds.
+pub type Latencies<'a> = &'a mut dyn FnMut(&[GnnNet]) -> Result<Vec<f64>, ProblemError>;
+
 /// Those of which the device measures that they keep a limit, each with its latency by prediction.
 ///
 /// # Errors
 /// [`SearchError::NoFinalist`] where there is none, [`SearchError::Interrupted`], or what measuring reports.
 pub fn within(
-    nets: Vec<(GnnNet, f64)>,
+    nets: &[(GnnNet, f64)],
     limit_ns: f64,
-    measure: Latency<'_>,
+    measure: Latencies<'_>,
     stop: &AtomicBool,
 ) -> Result<Vec<Finalist>, SearchError> {
     let (drawn, mut found, mut nearest) = (nets.len(), Vec::new(), f64::INFINITY);
-    for (net, predicted_ns) in nets {
+    for some in nets.chunks(AT_ONCE) {
         if stop.load(Ordering::Relaxed) {
             return Err(SearchError::Interrupted);
         }
-        let measured_ns = measure(&net).map_err(SearchError::Problem)?;
-        nearest = nearest.min(measured_ns);
-        if measured_ns <= limit_ns {
-            found.push(Finalist::new(net, predicted_ns, measured_ns));
+        let list: Vec<GnnNet> = some.iter().map(|(net, _)| net.clone()).collect();
+        let measured = measure(&list).map_err(SearchError::Problem)?;
+        for (net, (predicted_ns, measured_ns)) in
+            list.into_iter().zip(some.iter().map(|of| of.1).zip(measured))
+        {
+            nearest = nearest.min(measured_ns);
+            if measured_ns <= limit_ns {
+                found.push(Finalist::new(net, predicted_ns, measured_ns));
+            }
         }
     }
     if found.is_empty() {
@@ -84,17 +94,17 @@ mod tests {
     #[test]
     fn what_is_measured_within_the_limit_is_a_finalist() {
         let stop = AtomicBool::new(false);
-        let mut measure = |net: &GnnNet| latency(net);
-        let found = within(nets(), 1e6, &mut measure, &stop).unwrap();
+        let mut measure = |list: &[GnnNet]| list.iter().map(latency).collect();
+        let found = within(&nets(), 1e6, &mut measure, &stop).unwrap();
         let fits = |(net, _): &(GnnNet, f64)| latency(net).unwrap() <= 1e6;
         assert!(found.len() == nets().iter().filter(|of| fits(of)).count() && found.len() < nets().len());
         assert!(found.iter().all(|of| of.measured_ns <= 1e6 && of.predicted_ns == 7.0));
-        let none = within(nets(), 1.0, &mut measure, &stop).unwrap_err();
+        let none = within(&nets(), 1.0, &mut measure, &stop).unwrap_err();
         assert!(matches!(none, SearchError::NoFinalist(_)) && none.to_string().contains("nearest"), "{none}");
-        let mut fails = |_: &GnnNet| Ok(f64::INFINITY);
-        let none = within(nets(), 1e6, &mut fails, &stop).unwrap_err();
+        let mut fails = |list: &[GnnNet]| Ok(vec![f64::INFINITY; list.len()]);
+        let none = within(&nets(), 1e6, &mut fails, &stop).unwrap_err();
         assert!(none.to_string().contains("can run none"), "{none}");
         stop.store(true, Ordering::Relaxed);
-        assert!(matches!(within(nets(), 1e6, &mut measure, &stop), Err(SearchError::Interrupted)));
+        assert!(matches!(within(&nets(), 1e6, &mut measure, &stop), Err(SearchError::Interrupted)));
     }
 }
