@@ -178,6 +178,11 @@ fn the_papers_mode_goes_all_the_way_under_a_limit() {
     let trainings = |of: &Value, name: &str| of[name].as_array().map_or(0, Vec::len);
     assert_eq!((trainings(&finalists[0], "chosen_by"), trainings(&finalists[0], "scores")), (1, 2));
     assert!(finalists[1..].iter().all(|of| trainings(of, "scores") == 1));
+    // The net that is kept is the best of the trainings after the choice, under a seed of theirs.
+    let kept = record("train");
+    assert!([5, 6].map(Value::from).contains(&kept["seed"]), "{kept}");
+    let best = finalists[0]["scores"].as_array().unwrap().iter().map(|of| of["validation"].as_f64().unwrap());
+    assert_eq!(kept["result"]["val_accuracy"].as_f64(), best.reduce(f64::max));
     assert_eq!(verify["device_accuracy"], verify["trained_accuracy"]);
 }
 

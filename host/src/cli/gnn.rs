@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use hanas_models::gnn::GnnNet;
 use hanas_models::gnn::layout::{Layout, Widths};
+use hanas_models::gnn::{GnnNet, Reading};
 use hanas_models::weights::Weights;
 use hanas_proto::Bytes;
 
@@ -86,14 +86,26 @@ impl<'a> Trainer<'a> {
 
     /// Why a child cannot be trained now, if it cannot.
     pub(super) fn too_large(&self, net: &GnnNet) -> Option<TooLarge> {
-        let (needs, free) = (self.needs(net), self.room());
-        (needs > free.max(SMALL)).then(|| TooLarge { net: key(net), needs: Bytes(needs), free: Bytes(free) })
+        too_large(net, self.needs(net), self.room())
     }
 
-    /// Bytes that children may take together; all where the system does not tell.
     fn room(&self) -> u64 {
-        (self.free)().map_or(u64::MAX, |free| (SHARE * free as f64) as u64)
+        room((self.free)())
     }
+}
+
+/// Why a net cannot be trained on a graph now, if it cannot.
+pub(super) fn too_large_on(data: &GraphData, net: &GnnNet, reading: Reading) -> Option<TooLarge> {
+    too_large(net, peak_bytes(data, net, reading), room(free_bytes()))
+}
+
+fn too_large(net: &GnnNet, needs: u64, room: u64) -> Option<TooLarge> {
+    (needs > room.max(SMALL)).then(|| TooLarge { net: key(net), needs: Bytes(needs), free: Bytes(room) })
+}
+
+/// Bytes that children may take together; all where the system does not tell.
+fn room(free: Option<u64>) -> u64 {
+    free.map_or(u64::MAX, |free| (SHARE * free as f64) as u64)
 }
 
 impl Scorer for Trainer<'_> {

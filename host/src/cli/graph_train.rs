@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::Usage;
 use super::context::{DeviceArg, Global};
-use super::gnn::Trainer;
+use super::gnn::too_large_on;
 use super::graph::TaskArgs;
 use super::graph_answers::test_accuracy;
 use super::output::{Format, json, text};
@@ -70,7 +70,7 @@ pub(super) fn run(global: &Global, args: &TrainArgs) -> anyhow::Result<()> {
     config.check().map_err(Usage)?;
     let data = args.task.load(args.data.as_deref())?;
     let net = GnnNet::new(data.features.width(), data.classes, args.layers.clone());
-    if let Some(why) = Trainer::new(&data, config).too_large(&net) {
+    if let Some(why) = too_large_on(&data, &net, config.reading) {
         anyhow::bail!("{why}; close other programs, or take fewer heads or a smaller dim");
     }
     let mut progress = Progress::new("epochs", u64::from(config.epochs), global.quiet);

@@ -9,7 +9,7 @@ use hanas_proto::Nanos;
 use super::context::Global;
 use super::gnn::digest;
 use super::hgnas_args::HgnasArgs;
-use super::hgnas_timer::{GnnTimer, Timed};
+use super::hgnas_timer::{GnnTimer, Timed, Together};
 use super::interrupt;
 use super::pace::{Pace, Paced};
 use super::progress::Progress;
@@ -75,8 +75,8 @@ pub(super) fn measured(
         // A slow net is to get few runs: there are many nets.
         let sampling = Sampling { samples: SAMPLES, least: 0, visit_limit: VISIT, ..Sampling::default() };
         let paced: Paced<(Vec<Timed>, f64)> = pace.best(|| {
-            let (found, reference_ns) = timer.measure(chunk, &sampling)?;
-            Ok(((found, reference_ns), reference_ns))
+            let Together { latencies, reference_ns, .. } = timer.measure(chunk, &sampling)?;
+            Ok(((latencies, reference_ns), reference_ns))
         })?;
         let (found, reference_ns) = paced.measured;
         for (net, timed) in chunk.iter().zip(found) {

@@ -162,7 +162,7 @@ pub(super) struct Runs {
 
 impl Runs {
     /// Nets that were timed in no round of the first one's: not in turns with it.
-    fn apart(&self) -> usize {
+    pub(super) fn apart(&self) -> usize {
         let rounds = |visits: &[Visit]| visits.iter().map(|visit| visit.round).collect::<BTreeSet<u32>>();
         let mut timed = self.visits.iter().filter(|visits| !visits.is_empty());
         let Some(first) = timed.next().map(|visits| rounds(visits)) else { return 0 };

@@ -72,8 +72,9 @@ fn accuracies(
 ) -> String {
     let runs = trained.map_or(found.runs, |trained| trained.runs);
     let spread = trained.map_or(found.test, |trained| trained.test);
-    let mut note =
-        format!("{name}: accuracies of graph nets are means over trainings, of the found net {runs}");
+    let mut note = format!(
+        "{name}: accuracies of graph nets are means over trainings: of the found net {runs} after it was chosen, of the others those that decided"
+    );
     if let Some(of) = spread {
         note.push_str(&format!(": test {:.2}%, standard deviation {:.2}", 100.0 * of.mean, 100.0 * of.sd));
     }

@@ -254,6 +254,7 @@ fn published(set: &GraphSet, folder: &Path) -> Result<GraphData, DataError> {
     let holds = data.sizes();
     match set.sizes() {
         Some(wants) if wants != holds => {
+            let (holds, wants) = (Box::new(holds), Box::new(wants));
             Err(DataError::OtherGraph { path, name: name.to_owned(), holds, wants })
         }
         _ => Ok(data),

@@ -33,7 +33,11 @@ pub mod stream;
 
 /// What to do about a file that cannot be read.
 fn mend(source: &std::io::Error) -> &'static str {
-    if source.kind() == std::io::ErrorKind::NotFound { "fetch it as well" } else { "check its permissions" }
+    if source.kind() == std::io::ErrorKind::NotFound {
+        "put it there or name another folder"
+    } else {
+        "check its permissions"
+    }
 }
 
 /// A data set that cannot be read or cut as asked.
@@ -167,9 +171,9 @@ pub enum DataError {
         /// The graph's name.
         name: String,
         /// What is there.
-        holds: GraphSizes,
+        holds: Box<GraphSizes>,
         /// What should be there.
-        wants: GraphSizes,
+        wants: Box<GraphSizes>,
     },
     /// A graph's file is damaged or another format.
     #[error("{path}: {why}; it is damaged or another format (graph-nets.md of the documentation describes it): fetch or write it again", path = path.display())]

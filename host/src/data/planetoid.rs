@@ -185,7 +185,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = read(folder.path(), "cora").unwrap_err();
         assert!(matches!(&error, DataError::Read { path, .. } if path.ends_with("ind.cora.y")), "{error}");
-        assert!(error.to_string().ends_with("fetch it as well"), "{error}");
+        assert!(error.to_string().ends_with("put it there or name another folder"), "{error}");
         for content in [&b"not a pickle"[..], b"\x80\x02N.", b""] {
             fs::write(folder.path().join("ind.cora.y"), content).unwrap();
             let error = read(folder.path(), "cora").unwrap_err();

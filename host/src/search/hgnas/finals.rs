@@ -1,8 +1,8 @@
 //! The best of a search, measured and trained again and again: one training's accuracy is partly luck,
 //! and the luckiest of many trials is luckier than it is good.
 //!
-//! In: trials. Out: finalists in the order of their mean validation accuracy, the first of them with the
-//! mean and deviation that are reported, which are of trainings after it was chosen. A net whose measured latency exceeds the limit is no finalist,
+//! In: trials. Out: finalists in the order of their mean validation accuracy in the trainings that choose. The first is
+//! trained further, and mean and deviation of that are what is reported. A net whose measured latency exceeds the limit is no finalist,
 //! whatever was predicted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,13 +92,13 @@ impl Finalist {
         training_seed(search_seed, self.chosen_by.len() as u64)
     }
 
-    /// Validation accuracy over its trainings.
+    /// Validation accuracy over its [`scores`](Self::scores).
     #[must_use]
     pub fn validation(&self) -> Option<Spread> {
         Spread::new(&self.scores.iter().map(|score| score.validation).collect::<Vec<_>>())
     }
 
-    /// Test accuracy over its trainings: for the report, not for any choice.
+    /// Test accuracy over its [`scores`](Self::scores): for the report, not for any choice.
     #[must_use]
     pub fn test(&self) -> Option<Spread> {
         Spread::new(&self.scores.iter().map(|score| score.test).collect::<Vec<_>>())
