@@ -1,9 +1,9 @@
 //! The best of a search, measured and trained again and again: one training's accuracy is partly luck,
 //! and the luckiest of many trials is luckier than it is good.
 //!
-//! In: trials. Out: finalists in the order of their mean validation accuracy in the trainings that choose. The first is
-//! trained further, and mean and deviation of that are what is reported. A net whose measured latency exceeds the limit is no finalist,
-//! whatever was predicted.
+//! In: trials. Out: finalists in the order of their mean validation accuracy in the trainings that choose. The
+//! first is trained further, and mean and deviation of that are what is reported. A net whose measured latency
+//! exceeds the limit is no finalist, whatever was predicted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -184,7 +184,7 @@ impl Jury<'_> {
         config: &FinalConfig,
         seed: u64,
     ) -> Result<Vec<Finalist>, SearchError> {
-        let again = config.runs..config.runs + config.final_runs;
+        let again = config.runs..config.runs.saturating_add(config.final_runs);
         let mut progress = (0, finalists.len() * config.runs as usize + again.clone().count());
         let each = (0..finalists.len()).flat_map(|place| (0..config.runs).map(move |run| (place, run)));
         self.train(&mut finalists, &each.collect::<Vec<_>>(), seed, &mut progress)?;
