@@ -177,8 +177,12 @@ fn sampling() -> Sampling {
 
 /// Profiles three candidates; the runs of each, and which failed.
 fn profile(session: &mut Session) -> Result<(Vec<usize>, Vec<usize>), ProfileError> {
+    profile_as(session, &sampling())
+}
+
+fn profile_as(session: &mut Session, sampling: &Sampling) -> Result<(Vec<usize>, Vec<usize>), ProfileError> {
     let (mut runs, mut failed) = (vec![0; 3], Vec::new());
-    let ended = run(session, &three(), &[0; 3], &sampling(), LoadOptions::default(), &mut |note| {
+    let ended = run(session, &three(), &[0; 3], sampling, LoadOptions::default(), &mut |note| {
         match note {
             Note::Visit { candidate, runs: of_visit, .. } => runs[candidate] += of_visit.len(),
             Note::Failed { candidate, .. } => failed.push(candidate),
@@ -266,6 +270,33 @@ fn what_does_not_load_beside_others_is_measured_after_them() {
     for refuse in refusals {
         assert_eq!(profile(&mut open_refusing(refuse, complete)).unwrap(), (vec![4, 4, 4], vec![]));
     }
+}
+
+#[test]
+fn the_anchor_is_measured_again_with_what_had_no_room() {
+    let anchored = Sampling { anchored: true, ..sampling() };
+    let few = Sampling { set_size: 2, ..anchored };
+    let runs = |refuse: Refuse, sampling: &Sampling| {
+        profile_as(&mut open_refusing(refuse, complete), sampling).unwrap()
+    };
+    assert_eq!(runs(|_, _| None, &anchored), (vec![4, 4, 4], vec![]));
+    // One at a time beside it: two parts, or two sets.
+    for code in [FaultCode::TooLarge, FaultCode::WorkerDied] {
+        let refuse: Refuse = match code {
+            FaultCode::TooLarge => |loaded, _| (loaded > 1).then_some(FaultCode::TooLarge),
+            _ => |loaded, _| (loaded > 1).then_some(FaultCode::WorkerDied),
+        };
+        assert_eq!(runs(refuse, &anchored), (vec![8, 4, 4], vec![]));
+    }
+    assert_eq!(runs(|_, _| None, &few), (vec![8, 4, 4], vec![]));
+    // None beside it: alone, without end it would try.
+    assert_eq!(
+        runs(|loaded, _| (loaded > 0).then_some(FaultCode::TooLarge), &anchored),
+        (vec![8, 4, 4], vec![])
+    );
+    // It fails itself.
+    let fails: Refuse = |_, digest| (digest == three()[0].digest).then_some(FaultCode::TooLarge);
+    assert_eq!(runs(fails, &few), (vec![0, 4, 4], vec![0]));
 }
 
 #[test]

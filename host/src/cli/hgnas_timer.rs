@@ -2,8 +2,9 @@
 
 use hanas_models::gnn::{GnnNet, Reading};
 
-use super::nets::{in_turns_what_runs, latencies};
+use super::nets::{Part, Runs, in_turns_what_runs, latencies};
 use super::pace::Pace;
+use crate::latency::disturbed::at_pace;
 use crate::link::Session;
 use crate::profile::candidates::Candidate;
 use crate::profile::graph_candidates::{GraphSubject, sampling};
@@ -19,8 +20,6 @@ pub(super) struct Together {
     pub(super) latencies: Vec<Timed>,
     /// Of the reference net, in turns with them, ns.
     pub(super) reference_ns: f64,
-    /// How many were timed after the others, without the reference net, for want of memory.
-    pub(super) apart: usize,
 }
 
 /// Times graph nets on one graph, with seeded weights.
@@ -42,29 +41,55 @@ impl<'s> GnnTimer<'s> {
     }
 
     /// Latencies of nets and, in turns with them, that of the reference net, ns, without the visits that were
-    /// disturbed.
+    /// disturbed. Where memory does not hold all at once, the reference net is timed again with those that follow,
+    /// and their latencies are brought to the pace of the fastest part.
     pub(super) fn measure(&mut self, nets: &[GnnNet], wanted: &Sampling) -> anyhow::Result<Together> {
         let reference = self.subject.pace_net();
         let candidate = |net: &GnnNet| self.subject.candidate(net, self.reading);
-        // First: where memory does not hold all at once, the last are timed after the others.
         let candidates: Vec<Candidate> =
             std::iter::once(&reference).chain(nets).map(candidate).collect::<Result<_, _>>()?;
-        let runs = in_turns_what_runs(self.session, &candidates, &sampling(*wanted))?;
-        let apart = runs.apart();
-        let mut found: Vec<Timed> = vec![Ok(0.0); candidates.len()];
-        for (place, reason) in runs.failed {
+        let sampling = Sampling { anchored: true, ..sampling(*wanted) };
+        let mut runs = in_turns_what_runs(self.session, &candidates, &sampling)?;
+        let mut found: Vec<Timed> = vec![Err("it was not timed".to_owned()); candidates.len()];
+        for (place, reason) in std::mem::take(&mut runs.failed) {
+            anyhow::ensure!(place > 0, "the device cannot run {}: {reason}", key(&reference));
             found[place] = Err(reason);
+            // What it brought before it failed is no latency.
+            runs.visits[place].clear();
         }
-        let (places, visits): (Vec<usize>, Vec<_>) =
-            runs.visits.into_iter().enumerate().filter(|(place, _)| found[*place].is_ok()).unzip();
-        for (place, latency) in places.into_iter().zip(latencies(self.session, &visits)?) {
-            found[place] = Ok(latency.value_ns);
+        let parts: Vec<_> =
+            runs.parts().into_iter().map(|part| self.of_part(&runs, part)).collect::<Result<_, _>>()?;
+        let references = parts.iter().filter_map(|part| part.reference_ns);
+        let reference_ns = match references.min_by(f64::total_cmp) {
+            Some(ns) => ns,
+            None => latencies(self.session, &runs.visits[..1])?[0].value_ns,
+        };
+        for part in &parts {
+            let slower = part.reference_ns.map_or(1.0, |ns| ns / reference_ns);
+            for &(place, ns) in &part.others {
+                found[place] = Ok(at_pace(ns, slower));
+            }
         }
-        match found.remove(0) {
-            Ok(reference_ns) => Ok(Together { latencies: found, reference_ns, apart }),
-            Err(reason) => anyhow::bail!("the device cannot run {}: {reason}", key(&reference)),
-        }
+        Ok(Together { latencies: found.split_off(1), reference_ns })
     }
+
+    /// The latencies of nets that were timed in the same rounds.
+    fn of_part(&self, runs: &Runs, part: Part) -> anyhow::Result<TimedPart> {
+        let with_reference = !part.first.is_empty();
+        let others = part.others.iter().map(|&place| runs.visits[place].clone());
+        let visits: Vec<_> = with_reference.then_some(part.first).into_iter().chain(others).collect();
+        let mut values = latencies(self.session, &visits)?.into_iter().map(|of| of.value_ns);
+        let reference_ns = if with_reference { values.next() } else { None };
+        Ok(TimedPart { reference_ns, others: part.others.into_iter().zip(values).collect() })
+    }
+}
+
+/// Latencies of nets that were timed in the same rounds, ns.
+struct TimedPart {
+    /// Of the reference net in those rounds.
+    reference_ns: Option<f64>,
+    /// Places and latencies of the others.
+    others: Vec<(usize, f64)>,
 }
 
 /// Times a search's finalists in turns with the reference net.
@@ -86,17 +111,13 @@ impl<'t, 's> FinalTimer<'t, 's> {
         Ok(found.into_iter().next().unwrap_or(f64::INFINITY))
     }
 
-    /// The same of several nets, in turns with each other as well: what a slow spell takes is waited for once. One by one
-    /// where memory does not hold all of them beside the reference net.
+    /// The same of several nets, in turns with each other as well: what a slow spell takes is waited for once.
     pub(super) fn measure_all_ns(&mut self, nets: &[GnnNet]) -> anyhow::Result<Vec<f64>> {
         let found = self.pace.settled(|| {
             let together = self.timer.measure(nets, &self.sampling)?;
             let reference_ns = together.reference_ns;
             Ok((together, reference_ns))
         })?;
-        if found.measured.apart > 0 && nets.len() > 1 {
-            return nets.iter().map(|net| self.measure_ns(net)).collect();
-        }
         let latency = |(net, of): (&GnnNet, &Timed)| match of {
             Ok(ns) => found.corrected(*ns),
             Err(reason) => {

@@ -1,6 +1,6 @@
 //! Whole nets measured on a device.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use hanas_models::onnx::{Init, lower};
@@ -163,11 +163,35 @@ pub(super) struct Runs {
 impl Runs {
     /// Nets that were timed in no round of the first one's: not in turns with it.
     pub(super) fn apart(&self) -> usize {
-        let rounds = |visits: &[Visit]| visits.iter().map(|visit| visit.round).collect::<BTreeSet<u32>>();
-        let mut timed = self.visits.iter().filter(|visits| !visits.is_empty());
-        let Some(first) = timed.next().map(|visits| rounds(visits)) else { return 0 };
-        timed.filter(|visits| rounds(visits).is_disjoint(&first)).count()
+        self.parts().iter().filter(|part| part.first.is_empty()).map(|part| part.others.len()).sum()
     }
+
+    /// The nets but the first that were timed in the same rounds, and the first's visits in those.
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let Some(first) = self.visits.iter().position(|visits| !visits.is_empty()) else { return Vec::new() };
+        let mut parts: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (place, visits) in self.visits.iter().enumerate().skip(first + 1) {
+            if let Some(start) = visits.iter().map(|visit| visit.round).min() {
+                parts.entry(start).or_default().push(place);
+            }
+        }
+        let part = |others: Vec<usize>| {
+            let rounds: BTreeSet<u32> =
+                others.iter().flat_map(|&place| &self.visits[place]).map(|visit| visit.round).collect();
+            let of_part = |visit: &&Visit| rounds.contains(&visit.round);
+            Part { first: self.visits[first].iter().filter(of_part).cloned().collect(), others }
+        };
+        parts.into_values().map(part).collect()
+    }
+}
+
+/// Nets that were timed in the same rounds.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// The first net's visits in those rounds; none where memory did not hold it beside them.
+    pub(super) first: Vec<Visit>,
+    /// Places of the others.
+    pub(super) others: Vec<usize>,
 }
 
 #[cfg(test)]
@@ -179,11 +203,19 @@ mod tests {
         let visits = |rounds: &[u32]| -> Vec<Visit> {
             rounds.iter().map(|&round| Visit { round, ..Visit::default() }).collect()
         };
-        let apart = |of: &[&[u32]]| {
+        let runs = |of: &[&[u32]]| {
             let visits = of.iter().map(|rounds| visits(rounds)).collect();
-            Runs { visits, contexts: Vec::new(), failed: Vec::new() }.apart()
+            Runs { visits, contexts: Vec::new(), failed: Vec::new() }
         };
+        let apart = |of| runs(of).apart();
         assert_eq!([apart(&[]), apart(&[&[1, 2]]), apart(&[&[1, 2], &[2, 1], &[1]])], [0, 0, 0]);
         assert_eq!(apart(&[&[], &[1, 2], &[3, 4], &[1, 2], &[5]]), 2);
+        // The first again with those that had no room, but for the last.
+        let parts = runs(&[&[1, 2, 3, 4], &[1, 2], &[3, 4], &[1, 2, 3], &[5]]).parts();
+        let told = |part: &Part| {
+            (part.first.iter().map(|visit| visit.round).collect::<Vec<_>>(), part.others.clone())
+        };
+        let told: Vec<_> = parts.iter().map(told).collect();
+        assert_eq!(told, [(vec![1, 2, 3], vec![1, 3]), (vec![3, 4], vec![2]), (vec![], vec![4])]);
     }
 }

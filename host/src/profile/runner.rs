@@ -106,7 +106,7 @@ pub fn run(
     };
     let wanted: Vec<usize> = (0..candidates.len()).filter(|&i| state.left[i] > 0).collect();
     let set_size = usize::from(sampling.set_size.min(session.limits().slots).max(1));
-    for set in wanted.chunks(set_size) {
+    for set in sets(&wanted, set_size, sampling.anchored) {
         match state.set(session, set, take) {
             Ok(Ended::Completed) => {}
             // The device's command got the same Ctrl-C.
@@ -117,6 +117,13 @@ pub fn run(
         }
     }
     Ok(Ended::Completed)
+}
+
+/// Candidates in sets, the first of all in each where it is the anchor.
+fn sets(wanted: &[usize], size: usize, anchored: bool) -> Vec<Vec<usize>> {
+    let (anchor, others) = wanted.split_at(usize::from(anchored && size > 1).min(wanted.len()));
+    let sets = others.chunks(size - anchor.len());
+    if others.is_empty() { vec![anchor.to_vec()] } else { sets.map(|set| [anchor, set].concat()).collect() }
 }
 
 struct State<'a> {
@@ -137,18 +144,26 @@ struct State<'a> {
 
 impl State<'_> {
     /// Measures a set to the end. Those that could not be loaded beside the others follow as a set of their own,
-    /// the first of which has the memory to itself.
+    /// again with the anchor, if there is one. Where none of them has room beside it, the first has the memory to itself.
     fn set(
         &mut self,
         session: &mut Session,
-        set: &[usize],
+        mut set: Vec<usize>,
         take: &mut TakeNote<'_>,
     ) -> Result<Ended, ProfileError> {
-        let mut set = set.to_vec();
+        let anchor = set.first().copied().filter(|_| self.sampling.anchored);
         while !set.is_empty() {
+            if let Some(anchor) = anchor.filter(|&anchor| set[0] == anchor && self.left[anchor] == 0) {
+                // Of an earlier part; one that failed there is not tried again.
+                self.left[anchor] = if self.have[anchor] > 0 { self.sampling.rounds_left(0) } else { 0 };
+            }
             let mut later = Vec::new();
             if self.part(session, &set, &mut later, take)? == Ended::Stopped {
                 return Ok(Ended::Stopped);
+            }
+            let no_room_beside = |anchor: usize| set[0] == anchor && set[1..] == later;
+            if let Some(anchor) = anchor.filter(|&anchor| !later.is_empty() && !no_room_beside(anchor)) {
+                later.insert(0, anchor);
             }
             set = later;
         }

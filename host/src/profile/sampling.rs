@@ -18,6 +18,10 @@ pub struct Sampling {
     pub warmup: u16,
     /// Candidates loaded at once.
     pub set_size: u16,
+    /// The first candidate is timed again with every set and with every part of one that memory does not hold at once:
+    /// it tells the device's pace in each.
+    #[serde(default)]
+    pub anchored: bool,
     /// Seed of the visiting order.
     pub seed: u64,
     /// Most rounds that are run before the first one counts, until the device has settled; see
@@ -37,6 +41,7 @@ impl Default for Sampling {
             runs: 4,
             warmup: 1,
             set_size: 512,
+            anchored: false,
             seed: 0,
             settle: 20,
             first_round: 0,
