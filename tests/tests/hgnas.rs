@@ -186,6 +186,17 @@ fn the_papers_mode_goes_all_the_way_under_a_limit() {
     assert_eq!(verify["device_accuracy"], verify["trained_accuracy"]);
 }
 
+/// What no machine has the memory for is refused before it is begun.
+#[test]
+fn a_net_that_memory_does_not_hold_is_told() {
+    let host = Host::default();
+    let wide = ["gat/max/elu/16x256"; 2_000];
+    let words = ["graph", "train", "--task", "planted-gnn", "--layers"];
+    let refused = host.run(&[&words[..], &wide, &["gat/sum/linear/1x4"]].concat());
+    let complaint = refused.complaint(1);
+    assert!(complaint.contains("GiB to train") && complaint.contains("fewer heads"), "{complaint}");
+}
+
 /// A graph of a user's own goes the way of the known ones, by the name of its file.
 #[test]
 fn a_graph_of_ones_own_is_profiled_and_searched() {
@@ -300,6 +311,36 @@ fn an_interrupted_search_is_the_uninterrupted_one() {
         assert_eq!(found["verify"]["device_accuracy"], found["verify"]["trained_accuracy"]);
         assert!(fs::read(log(cut)).unwrap() == fs::read(log(whole)).unwrap(), "{strategy}");
     }
+    ctrl_c_twice_ends_a_training_at_once(&host, agent.url(), &host.path("a/latencies.jsonl"));
+}
+
+/// Without a crash, though libtorch is at work; an experiment with its searches.
+fn ctrl_c_twice_ends_a_training_at_once(host: &Host, device: &str, latencies: &Path) {
+    let endless = |word| if word == "4" { "1000000" } else { word };
+    let search = search(device, "alone", &["--space", "graphnas", "--patience", "1000000"]);
+    let experiment =
+        ["experiment", "gnn", "--device", device, "--out", "runs", "--arms", "graphnas", "--seeds", "3"];
+    let more = ["--jobs", "2", "--", "--patience", "1000000"];
+    let experiment = [&experiment[..], &TASK[..], &more, &SMALL[..SMALL.len() - 2]].concat();
+    for (words, shared, begun) in [(search, "alone", "alone"), (experiment, "runs", "runs/graphnas-s3")] {
+        fs::create_dir(host.path(shared)).unwrap();
+        fs::copy(latencies, host.path(shared).join("latencies.jsonl")).unwrap();
+        let child = host.spawn(&words.into_iter().map(endless).collect::<Vec<_>>());
+        let start = Instant::now();
+        while !host.path(begun).join("run.json").exists() {
+            assert!(start.elapsed() < PATIENCE, "no training begins");
+            thread::sleep(Duration::from_millis(2));
+        }
+        for _ in 0..2 {
+            thread::sleep(Duration::from_millis(500));
+            kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        }
+        let ended = finish(child);
+        let told = ended.stderr.contains("once more to end at once\n") && !ended.stderr.contains("panicked");
+        assert!(ended.code == Some(130) && told, "{shared}: {:?}: {}", ended.code, ended.stderr);
+    }
+    let log = fs::read_to_string(host.path("runs/log/graphnas-s3.txt")).unwrap();
+    assert!(log.ends_with("once more to end at once\n"), "{log}");
 }
 
 /// Two searches at once, of which each does by itself what it would alone; and one that finds nothing.

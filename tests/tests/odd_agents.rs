@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::ControlFlow;
+use std::sync::mpsc;
 use std::thread;
 
 use hanas::link::session::Timeouts;
@@ -75,9 +76,13 @@ impl Agent {
     }
 
     fn visit(&mut self, round: u16, slot: u16) {
+        self.visit_of(round, slot, Nanos(1000));
+    }
+
+    fn visit_of(&mut self, round: u16, slot: u16, time: Nanos) {
         let mut buffer = [0; 64];
         let mut series = SeriesWriter::new(&mut buffer);
-        assert!(series.push(slot, &[Nanos(1000)]));
+        assert!(series.push(slot, &[time]));
         self.block(Body::Samples { round, series: series.bytes() });
     }
 
@@ -257,6 +262,29 @@ fn complete(agent: &mut Agent, asked: Asked<'_>) {
     if let Asked::Job { slots, rounds } = asked {
         agent.complete(slots, rounds);
     }
+}
+
+#[test]
+fn slow_models_wait_for_the_warm_up_once() {
+    let (told, asked_for) = mpsc::channel();
+    let mut session = open(move |agent, asked| {
+        let Asked::Job { slots, rounds } = asked else { return };
+        told.send((slots.to_vec(), rounds)).unwrap();
+        for round in 0..rounds {
+            for &slot in slots {
+                agent.visit_of(round, slot, if slot == 1 { Nanos(3_000_000_000) } else { Nanos(2_000) });
+            }
+            agent.context(round);
+        }
+        agent.end(JobEnd::Completed);
+    });
+    let settling = Sampling { settle: 20, ..sampling() };
+    assert_eq!(profile_as(&mut session, &settling).unwrap(), (vec![4, 4, 4], vec![]));
+    drop(session);
+    let mut jobs = vec![(vec![0, 1, 2], 1)];
+    jobs.extend(vec![(vec![0, 2], 1); 5]);
+    jobs.push((vec![0, 1, 2], 4));
+    assert_eq!(asked_for.iter().collect::<Vec<_>>(), jobs);
 }
 
 #[test]

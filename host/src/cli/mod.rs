@@ -105,6 +105,7 @@ use crate::link::LinkError;
 use crate::profile::ProfileError;
 use crate::search::SearchError;
 use context::Global;
+use interrupt::INTERRUPTED;
 
 /// Measure candidate layers on the board itself, build the search space out of what the board does
 /// fast, search in it, train, export, re-measure.
@@ -267,7 +268,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         if matches!(cause.downcast_ref(), Some(SearchError::NoFinalist(_))) {
             return Some(NO_NET);
         }
-        cause.is::<Interrupted>().then_some(130)
+        cause.is::<Interrupted>().then_some(INTERRUPTED)
     })
     .unwrap_or(1)
 }
@@ -275,7 +276,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn link_code(error: &LinkError) -> u8 {
     match error {
         // A terminal's Ctrl-C ends the command of `exec:` as well.
-        LinkError::Gone { .. } if interrupt::asked() => 130,
+        LinkError::Gone { .. } if interrupt::asked() => INTERRUPTED,
         LinkError::Unreachable { .. }
         | LinkError::Probe { .. }
         | LinkError::Flash { .. }

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -14,10 +15,8 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::context::Global;
+use super::interrupt::INTERRUPTED;
 use super::{Interrupted, StepFailed, interrupt};
-
-/// The exit code of a command that was interrupted and can go on.
-const INTERRUPTED: i32 = 130;
 
 /// How often a wait for a command looks whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -32,6 +31,8 @@ pub(super) struct Steps<'a> {
     beside: Option<usize>,
     /// The commands at work are to end.
     ending: AtomicBool,
+    /// Whether it was said that they will, where they say so to their logs.
+    said: Once,
 }
 
 impl<'a> Steps<'a> {
@@ -40,7 +41,15 @@ impl<'a> Steps<'a> {
         let program = std::env::current_exe().context("hanas does not find its own program")?;
         // The running command says what becomes of it.
         interrupt::watch_silently();
-        Ok(Self { global, program, store, logs, beside: None, ending: AtomicBool::new(false) })
+        Ok(Self {
+            global,
+            program,
+            store,
+            logs,
+            beside: None,
+            ending: AtomicBool::new(false),
+            said: Once::new(),
+        })
     }
 
     /// For several commands at once, of so many threads each: what they say on stderr goes to their logs.
@@ -95,11 +104,11 @@ impl<'a> Steps<'a> {
         if let Some(threads) = self.beside {
             process.env("OMP_NUM_THREADS", threads.to_string()).stderr(log.try_clone()?);
         }
-        // A group of its own: Ctrl-C reaches this program alone, which passes it on, once.
+        // A group of its own: Ctrl-C reaches this program alone, which passes it on.
         process.args(command).stdin(Stdio::null()).stdout(log).process_group(0);
         let mut child = process.spawn().context("hanas does not start a second time")?;
         let status = self.wait(&mut child)?;
-        if self.ended() || status.code() == Some(INTERRUPTED) {
+        if self.ended() || status.code() == Some(INTERRUPTED.into()) {
             return Err(interrupted());
         }
         let (step, beside) = (command[0].clone(), self.beside.is_some());
@@ -111,15 +120,20 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// Waits for a command, and asks it to end when the user asks.
+    /// Waits for a command, and asks it to end when the user asks, once more when the user does.
     fn wait(&self, child: &mut Child) -> anyhow::Result<ExitStatus> {
-        let mut told = false;
+        let mut told = 0;
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            if self.ended() && !told {
-                told = true;
+            let asked = u8::from(self.ended()) + u8::from(interrupt::asked_again());
+            if told < asked {
+                told += 1;
+                if self.beside.is_some() && interrupt::asked() {
+                    let word = "\nending after the trainings in hand; once more to end at once";
+                    self.said.call_once(|| eprintln!("{word}"));
+                }
                 kill_process(Pid::from_child(child), Signal::INT).ok();
             }
             thread::sleep(LOOK_EVERY);

@@ -5,11 +5,13 @@
 //! - [`graph_candidates`]: graph nets on one graph, which is sent once;
 //! - [`sampling`]: how often and in what order;
 //! - [`warmup`]: when a device has settled;
-//! - [`runner`]: loads candidates in sets, times them interleaved, goes on after a dead worker.
+//! - [`runner`]: loads candidates in sets, times them interleaved, goes on after a dead worker;
+//! - `job`: what one of its jobs has brought.
 
 pub mod candidates;
 pub mod cin;
 pub mod graph_candidates;
+mod job;
 pub mod runner;
 pub mod sampling;
 pub mod warmup;

@@ -1,6 +1,5 @@
 //! Loads candidates in sets, times them interleaved, goes on after a dead worker.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,9 +9,10 @@ use hanas_proto::measure::{LoadOptions, NO_SLOT, RoundContext};
 
 use super::ProfileError;
 use super::candidates::Candidate;
+use super::job::Job;
 use super::sampling::Sampling;
 use super::warmup;
-use crate::link::measuring::{Event, Outcome, Plan};
+use crate::link::measuring::{Outcome, Plan};
 use crate::link::session::{LoadedModel, blames_the_model};
 use crate::link::{LinkError, Session};
 
@@ -246,9 +246,7 @@ impl State<'_> {
         self.measure(session, &loaded, take)
     }
 
-    /// Runs some of a set's candidates, round after round, until the device has settled. These runs are
-    /// not kept: what they are slow by, the device is no longer when it is measured. `None`: the slots are
-    /// gone.
+    /// Runs some of a set's candidates until the device has settled. `None`: the slots are gone.
     fn settle(
         &mut self,
         session: &mut Session,
@@ -269,26 +267,11 @@ impl State<'_> {
         if plan.slots.is_empty() {
             return Ok(Some(ControlFlow::Continue(())));
         }
-        let mut rounds = 0;
-        let mut settling = warmup::Settling::default();
-        while rounds < self.sampling.settle && !settling.is_over() {
-            let mut sum = Nanos(0);
-            let outcome = session.measure(&plan, |event| {
-                if let Event::Visit { runs, .. } = event {
-                    sum.0 += runs.iter().map(|run| run.0).sum::<u64>();
-                }
-                ControlFlow::Continue(())
-            })?;
-            // The timed rounds meet the same trouble and tell it.
-            match outcome {
-                Outcome::Completed => {}
-                Outcome::Faulted { code: FaultCode::WorkerDied, .. } => return Ok(None),
-                _ => return Ok(Some(ControlFlow::Continue(()))),
-            }
-            settling.round(sum);
-            rounds += 1;
+        match warmup::settle(session, plan, self.sampling.settle)? {
+            warmup::Ended::Over { rounds, settled } => take(Note::Settled { rounds, settled }).map(Some),
+            warmup::Ended::Trouble => Ok(Some(ControlFlow::Continue(()))),
+            warmup::Ended::Died => Ok(None),
         }
-        take(Note::Settled { rounds, settled: settling.is_over() }).map(Some)
     }
 
     /// Sees to it that the agent holds what the set's models refer to; each content is offered once.
@@ -370,10 +353,10 @@ impl State<'_> {
     fn count(&mut self, set: &[usize], active: &[u16], job: &Job, completed: Option<u16>) {
         for &slot in active {
             let Some(&candidate) = set.get(usize::from(slot)) else { continue };
-            let brought = job.brought.get(&candidate).copied().unwrap_or_default();
+            let brought = job.of(candidate);
             self.have[candidate] = self.have[candidate].saturating_add(brought.runs);
             // A round that broke off tells its circumstances as well, though not all had their visit.
-            let rounds = completed.unwrap_or_else(|| job.rounds.min(brought.visits));
+            let rounds = completed.unwrap_or_else(|| job.rounds().min(brought.visits));
             let left = self.left[candidate].saturating_sub(rounds);
             self.left[candidate] = match left {
                 0 => self.sampling.rounds_more(self.have[candidate], brought.last),
@@ -386,50 +369,6 @@ impl State<'_> {
 /// Whether a model that does not load for this reason may load where no other is.
 const fn is_of_memory(code: FaultCode) -> bool {
     matches!(code, FaultCode::TooLarge | FaultCode::WorkerDied)
-}
-
-/// What a job has brought so far.
-#[derive(Debug, Default)]
-struct Job {
-    /// Rounds that told their circumstances.
-    rounds: u16,
-    /// Of each candidate.
-    brought: BTreeMap<usize, Brought>,
-}
-
-/// What a job has brought of one candidate.
-#[derive(Debug, Clone, Copy, Default)]
-struct Brought {
-    visits: u16,
-    runs: u32,
-    /// Runs of the last visit.
-    last: u32,
-}
-
-impl Job {
-    /// What an event is to who takes notes; `serial` is the number of the job's first round.
-    fn note(
-        &mut self,
-        event: Event,
-        serial: u32,
-        of: impl Fn(u16) -> Result<usize, LinkError>,
-    ) -> Result<Note, LinkError> {
-        Ok(match event {
-            Event::Visit { round, slot, runs } => {
-                let candidate = of(slot)?;
-                let brought = self.brought.entry(candidate).or_default();
-                brought.visits = brought.visits.saturating_add(1);
-                brought.last = u32::try_from(runs.len()).unwrap_or(u32::MAX);
-                brought.runs = brought.runs.saturating_add(brought.last);
-                Note::Visit { candidate, serial: serial + u32::from(round), runs }
-            }
-            Event::Operators { slot, times, .. } => Note::Operators { candidate: of(slot)?, times },
-            Event::Context { round, context } => {
-                self.rounds = round.saturating_add(1);
-                Note::Context { serial: serial + u32::from(round), context }
-            }
-        })
-    }
 }
 
 /// The candidate that was loaded into a slot and is timed by the job.
