@@ -1,4 +1,5 @@
-//! Ctrl-C as a value: the first asks the work to end, the second ends the program.
+//! Ctrl-C as a value: the first asks the work to end, the second ends the program; of one that runs others the
+//! second ends those, and the third itself.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -2,9 +2,9 @@
 //!
 //! In: a session with loaded models. Out: whether the last [`WINDOW`] rounds are no faster than the
 //! [`WINDOW`] before them by more than [`TOLERANCE`]. Slow models leave after the first round: nets of
-//! seconds would make a warm-up of minutes, and tell no more of the device than fast ones. A processor that wakes up, fills its caches or
-//! raises its frequency speeds up from round to round, so only that direction is waited for; a board
-//! that slows down by heat does so over minutes, and the verdict's drift tells.
+//! seconds would make a warm-up of minutes, and tell no more of the device than fast ones. A processor that
+//! wakes up, fills its caches or raises its frequency speeds up from round to round, so only that direction
+//! is waited for; a board that slows down by heat does so over minutes, and the verdict's drift tells.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
